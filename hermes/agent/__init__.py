@@ -1,0 +1,1 @@
+"""The agent: the loop between a model and tools, and the door to the models."""

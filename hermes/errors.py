@@ -1,0 +1,172 @@
+"""Every error of Hermes. A class is named for what its catcher should do; hints are fields.
+
+HermesError
+├ ConfigError(problems)                 refuse to start; exit 78; nothing has been opened
+├ InstanceHeld(holder)                  another instance holds this home; exit 69
+├ ModelError
+│ ├ ModelUnavailable(retry_after_s)     retry inside the budget, then the next endpoint
+│ ├ ModelRefused(status)                a request or key the provider will not serve; no retry on this endpoint
+│ ├ ContextOverflow(limit)              the history is too large for the model
+│ └ ModelProtocolError(sample)          the provider answered something that is not its protocol
+├ ToolError(text)                       goes back to the model as the tool's result
+│ ├ ToolDenied
+│ └ ToolTimeout
+├ RequestError(status, code, param)     a client's request that is not served; a 4xx/5xx with this reason
+├ StoreUnavailable(reason)              busy, full, read-only, io: nothing is acknowledged; wait, stay responsive, go on
+└ StoreError                            ends the process
+  ├ SchemaTooNew                        exit 78
+  └ StoreCorrupt                        exit 1
+
+`trio.Cancelled` is never part of this tree. A turn stopped by a person is a state, not an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+class HermesError(Exception):
+    """The root of every error that Hermes raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the configuration: where it is and what is wrong, without any secret value."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+class ConfigError(HermesError):
+    """The configuration cannot be used; `problems` holds every mistake found, not only the first."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+class InstanceHeld(HermesError):
+    """Another instance holds this home; `holder` is what its lock file says about it (text for people)."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"another instance holds this home: {holder}")
+        self.holder = holder
+
+
+class ModelError(HermesError):
+    """A model call that did not end in a usable reply.
+
+    `status` is the provider's HTTP status where there was one; `endpoint` names the configured endpoint;
+    `content_passed_on` says that part of the reply had already been shown, so that nothing may be retried.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, endpoint: str = "", content_passed_on: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.endpoint = endpoint
+        self.content_passed_on = content_passed_on
+
+
+class ModelUnavailable(ModelError):
+    """The endpoint does not serve now (refused, DNS, time-out, stall, cut, 408, 409, 429, 5xx)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        status: int | None = None,
+        endpoint: str = "",
+        content_passed_on: bool = False,
+    ) -> None:
+        super().__init__(message, status=status, endpoint=endpoint, content_passed_on=content_passed_on)
+        self.retry_after_s = retry_after_s
+
+
+class ModelRefused(ModelError):
+    """The provider understood and will not serve this (400, 401, 402, 403, 404, 422, policy)."""
+
+
+class ContextOverflow(ModelError):
+    """The conversation does not fit into the model's window; `limit` in tokens where the provider said it."""
+
+    def __init__(self, message: str, *, limit: int | None = None, status: int | None = None, endpoint: str = "") -> None:
+        super().__init__(message, status=status, endpoint=endpoint)
+        self.limit = limit
+
+
+class ModelProtocolError(ModelError):
+    """The provider's bytes are not the protocol; `sample` is a bounded piece of them."""
+
+    def __init__(self, message: str, *, sample: str = "", endpoint: str = "", content_passed_on: bool = False) -> None:
+        super().__init__(message, endpoint=endpoint, content_passed_on=content_passed_on)
+        self.sample = sample[:500]
+
+
+class ToolError(HermesError):
+    """A tool that could not do what it was asked; its text is the result that the model reads."""
+
+
+class ToolDenied(ToolError):
+    """The tool refuses: outside the workspace, not for this caller."""
+
+
+class ToolTimeout(ToolError):
+    """The tool's own deadline passed."""
+
+
+class RequestError(HermesError):
+    """A client's request that is not served, with everything its OpenAI-shaped answer needs.
+
+    Args:
+        status: HTTP status, 400 to 599.
+        message: for a person; never holds a secret.
+        code: the machine-readable reason, such as `model_not_found`.
+        param: the path of the offending field, such as `messages[0].content`.
+        kind: OpenAI's `type` of the error.
+        retry_after_s: seconds for a Retry-After header.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+
+
+class StoreUnavailable(HermesError):
+    """The database cannot be written or read now; the same call may succeed later."""
+
+    def __init__(self, reason: Literal["busy", "full", "read-only", "io", "closed"], detail: str = "") -> None:
+        super().__init__(f"the store is unavailable ({reason})" + (f": {detail}" if detail else ""))
+        self.reason = reason
+
+
+class StoreError(HermesError):
+    """The database cannot be used at all: the process ends."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was written by a newer Hermes."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged, or it is not a Hermes database."""
