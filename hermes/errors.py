@@ -3,6 +3,8 @@
 HermesError
 ├ ConfigError(problems)                 refuse to start; exit 78; nothing has been opened
 ├ InstanceHeld(holder)                  another instance holds this home; exit 69
+├ NoGateway(where)                      nobody answers at the control socket of this home
+├ ControlFailed(status, code)           the gateway answered the control socket with an error
 ├ ModelError
 │ ├ ModelUnavailable(retry_after_s)     retry inside the budget, then the next endpoint
 │ ├ ModelRefused(status)                a request or key the provider will not serve; no retry on this endpoint
@@ -55,6 +57,19 @@ class InstanceHeld(HermesError):
     def __init__(self, holder: str) -> None:
         super().__init__(f"another instance holds this home: {holder}")
         self.holder = holder
+
+
+class NoGateway(HermesError):
+    """Nobody answers at the control socket: no gateway runs for this home, or it is only just starting."""
+
+
+class ControlFailed(HermesError):
+    """The gateway answered a request on the control socket with an error, or with something that is no answer."""
+
+    def __init__(self, message: str, *, status: int = 0, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class ModelError(HermesError):

@@ -59,8 +59,8 @@ class Endpoint:
     api_key: Secret | None = None
     api: Api = "chat_completions"
     provider: str = "openai"
-    proxy: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    proxy: str | None = field(default=None, repr=False)  # may hold a user name and password
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +232,27 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the environment says that no file can: how this process is supervised, and what a child may see.
+
+    Args:
+        notify_socket: where a service manager listens (sd_notify), `@` for an abstract name; None without one.
+        watchdog_s: how often it wants a sign of life at the latest; None without a watchdog.
+        invocation_id: its name for this run.
+        runtime_dir: `$XDG_RUNTIME_DIR`.
+        temp_dir: `$TMPDIR`, else `/tmp`.
+        terminal_env: the environment of every command that the terminal tool runs.
+    """
+
+    notify_socket: str | None = None
+    watchdog_s: float | None = None
+    invocation_id: str = ""
+    runtime_dir: Path | None = None
+    temp_dir: Path = Path("/tmp")  # noqa: S108 - only a directory inside it, made 0700 and checked, is ever used
+    terminal_env: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that was configured, once, as one frozen value.
 
@@ -240,6 +261,7 @@ class Config:
         workspace: where file tools and the terminal work.
         platforms: account id -> its section, decoded by the platform that it names.
         warnings: what is odd and not wrong, one line each.
+        surroundings: what only the environment says; no part of the file.
     """
 
     home: Path
@@ -256,5 +278,6 @@ class Config:
     store: StoreConfig = StoreConfig()
     retention: RetentionConfig = RetentionConfig()
     logging: LoggingConfig = LoggingConfig()
-    platforms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY)
+    platforms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY, repr=False)  # holds tokens
     warnings: tuple[str, ...] = ()
+    surroundings: Surroundings = Surroundings()
