@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from hermes.errors import StoreCorrupt
 from hermes.store import header
 from hermes.store.connection import Interrupted, Opening, TrioConnection, open_connection
 from hermes.store.faults import explained
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # 1 MiB at the usual page size: about a millisecond between two looks at the cancel flag.
 _PAGES_PER_STEP = 256
+_ADVICE = "Nothing was kept under that name; the database itself may be damaged."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +68,11 @@ async def back_up(opening: Opening, destination: Path) -> BackupReport:
     if await trio.to_thread.run_sync(os.path.lexists, destination):
         raise FileExistsError(f"{destination} exists; a backup overwrites nothing")
     async with _temporary_file(destination) as temporary:
-        with explained(opening.path):
+        with explained(destination, advice=_ADVICE):
             async with open_connection(_reading(opening, opening.path, "rw")) as source:
                 await source.run(partial(_copy, source, temporary))
-        with explained(temporary):
             async with open_connection(_reading(opening, temporary, "ro")) as copy:
-                version, migrations = await copy.run(_verify)
+                version, migrations = await copy.run(partial(_verify, opening.path))
             size = await trio.to_thread.run_sync(_publish, temporary, destination)
     return BackupReport(path=destination, size_bytes=size, version=version, migrations=migrations)
 
@@ -116,9 +117,12 @@ def _copy(source: TrioConnection, temporary: Path, connection: sqlite3.Connectio
         target.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
-def _verify(connection: sqlite3.Connection) -> tuple[int, tuple[str, ...]]:
-    header.quick_check(connection)
-    header.check_application(connection)
+def _verify(original: Path, connection: sqlite3.Connection) -> tuple[int, tuple[str, ...]]:
+    try:
+        header.quick_check(connection)
+        header.check_application(connection)
+    except StoreCorrupt as error:
+        raise StoreCorrupt(f"the copy of {original} did not pass its check ({error})") from error
     return connection.execute("PRAGMA user_version").fetchone()[0], tuple(applied(connection))
 
 
@@ -130,10 +134,21 @@ def _publish(temporary: Path, destination: Path) -> int:
         size = os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
-    os.link(temporary, destination)
+    _name(temporary, destination)
     directory = os.open(destination.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
     return size
+
+
+def _name(temporary: Path, destination: Path) -> None:
+    try:
+        os.link(temporary, destination)  # never replaces: that is decided by the kernel, in one step
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the look and the rename are two steps there
+        if os.path.lexists(destination):
+            raise FileExistsError(f"{destination} exists; a backup overwrites nothing") from None
+        temporary.rename(destination)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -135,7 +136,8 @@ class TrioConnection(aiosqlite.Connection):
         """Run a function over the connection in its thread.
 
         Args:
-            fn: plain and synchronous; it must not keep the connection or return a cursor.
+            fn: plain and synchronous; it must not keep the connection or return a cursor. A transaction that it leaves
+                open is rolled back.
 
         Returns:
             What `fn` returned.
@@ -170,6 +172,12 @@ class TrioConnection(aiosqlite.Connection):
         call.fn = None  # this frame's argument lives until the thread's next job; what the function holds must not
         with self._lock:
             call.state = State.DONE
+            self._interrupted = False
+        # From here on nothing can interrupt, so that the end of a transaction is never what a cancel hits.
+        if isinstance(ended, outcome.Error):
+            forget_frames(ended.error)
+        if self._connection is not None and self._connection.in_transaction:
+            outcome.capture(self._connection.execute, "ROLLBACK")
         self._report(trio.lowlevel.reschedule, call.task, outcome.Value(ended))
 
     def _abort(self, call: Call[Any], cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
@@ -230,6 +238,11 @@ class TrioConnection(aiosqlite.Connection):
         self._thread.join()
 
 
+def forget_frames(error: BaseException) -> None:
+    """Drop the locals of what failed: a cursor among them would hold its snapshot for as long as the error is kept."""
+    traceback.clear_frames(error.__traceback__)
+
+
 def _gave_up(error: BaseException) -> bool:
     return isinstance(error, Interrupted) or is_interrupt(error)
 
@@ -248,8 +261,7 @@ async def open_connection(opening: Opening) -> AsyncIterator[TrioConnection]:
     """
     connection = TrioConnection(opening)
     connection._thread.start()
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(connection.close)
         await connection._connect()
         yield connection
-    finally:
-        await connection.close()

@@ -87,6 +87,11 @@ class Database:
         """Of the schema: how many migrations the file has."""
         return self._prepared.version
 
+    @property
+    def in_flight(self) -> int:
+        """Reads and writes that have not returned; a virtual clock stands still while there are any."""
+        return self._writer.in_flight + self._readers.in_flight
+
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Run one function as one transaction and return when it is committed.
 
@@ -232,6 +237,7 @@ async def _open_probe(availability: Availability, writer: Writer) -> AsyncIterat
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The body's own error, as it was raised: a database is no place where errors change their type.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
+        error, *others = group.exceptions
+        if others:
+            raise
+        raise error from error.__cause__

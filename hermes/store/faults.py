@@ -77,28 +77,28 @@ _ERRNO: dict[int, Reason] = {
     errno.EPERM: "read-only",
 }
 
+_ADVICE = "Move the file away and restore a backup, or start with another home."
+
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, *, advice: str = _ADVICE) -> Iterator[None]:
     """Turn what goes wrong with a file into the store's errors, in words that name the file and what to do."""
     try:
         yield
+    except FileExistsError:
+        raise
     except SchemaTooNew as error:
         raise SchemaTooNew(
             f"{path} was written by a newer Hermes: {error}. Start that version, or restore an older backup."
         ) from error
     except StoreCorrupt as error:
-        raise _corrupt(path, str(error)) from error
+        raise StoreCorrupt(f"{path}: {error}. {advice}") from error
     except sqlite3.Error as error:
         fault = fault_of(error)
         if isinstance(fault, StoreCorrupt):
-            raise _corrupt(path, str(fault)) from error
+            raise StoreCorrupt(f"{path}: {fault}. {advice}") from error
         if isinstance(fault, StoreUnavailable):
             raise StoreUnavailable(fault.reason, f"{path}: {error} ({error.sqlite_errorname})") from error
         raise StoreError(f"{path} cannot be opened: {error}") from error
     except OSError as error:
         raise StoreUnavailable(_ERRNO.get(error.errno or 0, "io"), f"{path}: {error.strerror}") from error
-
-
-def _corrupt(path: Path, why: str) -> StoreCorrupt:
-    return StoreCorrupt(f"{path}: {why}. Move the file away and restore a backup, or start with another home.")

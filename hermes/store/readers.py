@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from hermes.errors import StoreUnavailable
+from hermes.errors import HermesError, StoreUnavailable
 from hermes.store.connection import Opening, TrioConnection, open_connection
 from hermes.store.faults import fault_of
 
@@ -28,12 +28,8 @@ def snapshot(fn: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connect
     """Have all statements of a function see one state of the database."""
 
     def inside(connection: sqlite3.Connection) -> T:
-        connection.execute("BEGIN")
-        try:
-            return fn(connection)
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        connection.execute("BEGIN")  # the connection ends it, where no cancel can reach
+        return fn(connection)
 
     return inside
 
@@ -45,6 +41,12 @@ class Readers:
         self._idle = connections
         self._free = trio.Semaphore(len(connections), max_value=len(connections))
         self._closed = False
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have not returned."""
+        return self._in_flight
 
     @property
     def waiting(self) -> int:
@@ -57,26 +59,31 @@ class Readers:
             raise StoreUnavailable("closed")
         if self.waiting >= MAX_WAITING:
             raise StoreUnavailable("busy", f"{MAX_WAITING} reads are waiting")
-        await self._free.acquire()
-        connection = self._idle.pop()
+        self._in_flight += 1
         try:
-            return await connection.run(snapshot(fn))
+            async with self._free:
+                connection = self._idle.pop()
+                try:
+                    return await connection.run(snapshot(fn))
+                finally:
+                    self._idle.append(connection)
         except sqlite3.Error as error:
-            raise _named(error) from error
+            fault = _fault(error)
+            if fault is None:
+                raise
+            raise fault from error
         finally:
-            self._idle.append(connection)
-            self._free.release()
+            self._in_flight -= 1
 
     def refuse(self) -> None:
         """Lease no more."""
         self._closed = True
 
 
-def _named(error: sqlite3.Error) -> Exception:
-    fault = fault_of(error)
-    if isinstance(fault, StoreUnavailable) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
-        return error  # the plain code: query_only refused a write, which is a bug of the function and not of the disk
-    return fault or error
+def _fault(error: sqlite3.Error) -> HermesError | None:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
+        return None  # the plain code: query_only refused a write, which is a bug of the function and not of the disk
+    return fault_of(error)
 
 
 @asynccontextmanager

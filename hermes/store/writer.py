@@ -7,13 +7,13 @@ that a `finally` can write while the root is being cancelled.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from types import CoroutineType
 from typing import Any, TypeAlias, TypeVar
 
 import outcome
@@ -21,7 +21,7 @@ import trio
 
 from hermes.errors import StoreUnavailable
 from hermes.store.availability import Availability
-from hermes.store.connection import Call, State, TrioConnection
+from hermes.store.connection import Call, State, TrioConnection, forget_frames
 from hermes.store.faults import fault_of
 
 T = TypeVar("T")
@@ -83,6 +83,7 @@ class Writer:
         self._clock = clock
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
+        self._in_flight = 0
         self._queue: dict[Call[Any], None] = {}  # in order of arrival; a cancelled call leaves it at once
         self._scheduled = False
         self._closed = False
@@ -94,6 +95,11 @@ class Writer:
     def waiting(self) -> int:
         """Functions that wait for their transaction."""
         return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have not returned."""
+        return self._in_flight
 
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Run one function as one transaction; the contract is `Database.write`."""
@@ -117,7 +123,11 @@ class Writer:
                 del self._queue[call]
                 return trio.lowlevel.Abort.SUCCEEDED
 
-        result: T = await trio.lowlevel.wait_task_rescheduled(abort)
+        self._in_flight += 1
+        try:
+            result: T = await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            self._in_flight -= 1
         return result
 
     def refuse(self) -> None:
@@ -152,9 +162,13 @@ class Writer:
     def _take(self, batch: list[Call[Any]]) -> None:
         with self._lock:
             batch.extend(islice(self._queue, MAX_BATCH))
+            if len(batch) == len(self._queue):
+                self._queue.clear()
+            else:
+                for call in batch:
+                    del self._queue[call]
             for call in batch:
                 call.state = State.RUNNING
-                del self._queue[call]
 
     def _transact(self, batch: list[Call[Any]]) -> list[Ended]:
         begun = outcome.capture(self._connection.raw.execute, _BEGIN)
@@ -232,9 +246,11 @@ class Writer:
         self._inside = True
         ended: outcome.Outcome[Any] = outcome.capture(call.fn, connection)
         self._inside = False
-        if isinstance(ended, outcome.Value) and inspect.iscoroutine(ended.value):
+        if type(ended) is outcome.Value and type(ended.value) is CoroutineType:
             ended.value.close()
             ended = outcome.Error(TypeError("the function of a write must be synchronous"))
+        if isinstance(ended, outcome.Error):
+            forget_frames(ended.error)
         if not connection.in_transaction:
             # The authorizer refuses COMMIT and ROLLBACK, so it was SQLite: disk full, an I/O error, no memory.
             lost = sqlite3.OperationalError("SQLite rolled the transaction back")
@@ -256,19 +272,16 @@ class Writer:
 
     def _report(self, results: list[Ended]) -> None:
         """Name the faults, see what they say about the file, and wake everybody with one call into the loop."""
-        told: list[Ended] = []
         fault: StoreUnavailable | None = None
-        for call, ended in results:
+        for index, (call, ended) in enumerate(results):
             if isinstance(ended, outcome.Error):
                 named = fault_of(ended.error)
                 if named is not None:
-                    told.append((call, outcome.Error(named)))
+                    results[index] = call, outcome.Error(named)
                     fault = named if isinstance(named, StoreUnavailable) else fault
-                    continue
-            told.append((call, ended))
         changes, self._changes = self._changes, self._connection.raw.total_changes
         try:
-            self._connection.token.run_sync_soon(self._wake, told, fault, changes != self._changes)
+            self._connection.token.run_sync_soon(self._wake, results, fault, changes != self._changes)
         except trio.RunFinishedError:
             log.debug("the trio run ended before its writes did")
 
