@@ -24,6 +24,7 @@ HermesError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -185,3 +186,12 @@ class SchemaTooNew(StoreError):
 
 class StoreCorrupt(StoreError):
     """The file is damaged, or it is not a Hermes database."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors inside groups, in order; the error itself if it is none."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error

@@ -1,0 +1,146 @@
+"""Agents: what a live session keeps between turns, and how a turn is set up in it.
+
+An agent holds its history, and never a model client: a lease spans one call. It is rebuilt from rows whenever it is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from hermes.agent.calls import Deadlines, ToolDefinition
+from hermes.agent.history import History
+from hermes.agent.loop import Door, LoopSettings
+from hermes.agent.prompt import system_prompt
+from hermes.context import TurnContext
+from hermes.errors import StoreUnavailable
+from hermes.intake import ClientTool
+from hermes.settings import Config, Endpoint
+from hermes.store import Store
+from hermes.store.rows import Claim, InboxRow
+from hermes.toolset import Tool, resolve
+from hermes.turn import Turn
+
+MODEL_NAME = "hermes"  # the name under which the configured model, with its fallbacks, is offered
+
+
+class Agent:
+    """The memory of one live session."""
+
+    __slots__ = ("history",)
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    @property
+    def size_bytes(self) -> int:
+        """What the history takes."""
+        return self.history.size_bytes
+
+
+class Agents:
+    """Sets turns up: history, tools, prompt, model; one for the gateway.
+
+    Args:
+        store: where histories come from.
+        door: where models are asked.
+        tools: everything that may be offered, unique names.
+        config: the configuration as it is now; a turn keeps what it began with.
+    """
+
+    def __init__(self, store: Store, door: Door, tools: tuple[Tool, ...], config: Callable[[], Config]) -> None:
+        self._store = store
+        self._door = door
+        self._config = config
+        self._tools: Mapping[bool, Mapping[str, Tool]] = MappingProxyType(
+            {may: MappingProxyType({tool.name: tool for tool in resolve(tools, may_change=may)}) for may in (False, True)}
+        )
+
+    @property
+    def max_turns(self) -> int:
+        """Turns that may run at once."""
+        return self._config().http.max_concurrent_turns
+
+    async def run(self, turn: Turn, agent: Agent | None) -> Agent:
+        """Run a turn in its session's agent, which is built from the rows if there is none.
+
+        Returns: the agent, to be kept for the next turn.
+        """
+        config = self._config()
+        claim = turn.claim
+        if agent is None:
+            agent = Agent(await self._load(claim))
+        else:
+            agent.history.extend(claim.appended)
+        settings = self._settings(claim, config)
+        await turn.run(
+            settings, agent.history, door=self._door, store=self._store, timeout_s=config.sessions.turn_timeout_s
+        )
+        return agent
+
+    async def _load(self, claim: Claim) -> History:
+        if not claim.session.messages and not claim.session.has_prefix:
+            return History(claim.appended)
+        while True:
+            try:
+                return History(await self._store.sessions.history(claim.session.id))
+            except StoreUnavailable:
+                await self._store.database.wait_available()
+
+    def _settings(self, claim: Claim, config: Config) -> LoopSettings:
+        row = claim.rows[-1]
+        payload = row.payload
+        client_tools = {tool.name: client_definition(tool) for tool in payload.tools}
+        offered = self._tools[row.may_change] if payload.builtin_tools else {}
+        ours = {name: tool for name, tool in offered.items() if name not in client_tools}
+        return LoopSettings(
+            context=_context(claim, row, config),
+            system=system_prompt(
+                workspace=config.workspace if ours else None,
+                tools=bool(ours),
+                configured=config.agent.instructions,
+                session=claim.session.instructions,
+                request=payload.instructions,
+            ),
+            tools=ours,
+            client_tools=client_tools,
+            options=payload.options,
+            endpoint=find_endpoint(payload.model or claim.session.model, config),
+            deadlines=Deadlines(first_byte_s=config.sessions.first_byte_timeout_s, stall_s=config.sessions.stall_timeout_s),
+            max_steps=config.agent.max_steps,
+            max_tokens=config.agent.max_turn_tokens,
+        )
+
+
+def _context(claim: Claim, row: InboxRow, config: Config) -> TurnContext:
+    return TurnContext(
+        turn_id=claim.turn_id,
+        session_id=claim.session.id,
+        session_key=row.session_key,
+        principal=row.principal,
+        source=row.source,
+        workspace=config.workspace,
+        may_change=row.may_change,
+    )
+
+
+def client_definition(tool: ClientTool) -> ToolDefinition:
+    """A client's function as the model sees it."""
+    return ToolDefinition(
+        name=tool.name, description=tool.description, parameters=tool.parameters or {"type": "object", "properties": {}},
+        strict=tool.strict,
+    )  # fmt: skip
+
+
+def model_names(config: Config) -> dict[str, Endpoint | None]:
+    """Every model name a client may ask for; None stands for the configured model with its fallbacks."""
+    names: dict[str, Endpoint | None] = {MODEL_NAME: None, config.model.primary.model: None}
+    for endpoint in config.model.fallback:
+        names.setdefault(endpoint.model, endpoint)
+    names.update(dict(config.model.aliases))
+    return names
+
+
+def find_endpoint(name: str | None, config: Config) -> Endpoint | None:
+    """The endpoint of a model name; the configured one for None and for a name that is not configured any more."""
+    return None if name is None else model_names(config).get(name)

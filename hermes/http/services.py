@@ -1,0 +1,41 @@
+"""What the HTTP routes work with. A part that is not open (yet, or any more) is None, and its routes answer 503."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hermes.settings import Config
+from hermes.sessions import Sessions
+from hermes.store import Store
+
+Json = Mapping[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """The gateway's parts as the routes see them; the gateway sets and clears each as its scope is entered and left.
+
+    Args:
+        config: the configuration as it is now.
+        key: the API key that opens the TCP listener.
+        store: the database.
+        sessions: the live sessions, while turns may be asked for.
+        ready: (works, report): whether the gateway can serve, and the report that `/ready` shows; details only for those
+            who may see them.
+        metrics: Prometheus text.
+        lifetimes: the live scope tree.
+        control: name -> what `POST /control/{name}` does (socket only).
+        status: what `hermes status` shows (socket only).
+    """
+
+    config: Callable[[], Config]
+    key: Callable[[], str]
+    store: Store | None = None
+    sessions: Sessions | None = None
+    ready: Callable[[], tuple[bool, Json]] = lambda: (False, {"status": "starting"})
+    metrics: Callable[[], str] = lambda: ""
+    lifetimes: Callable[[], Json] = dict
+    control: dict[str, Callable[[Json], Awaitable[Json]]] = field(default_factory=dict)
+    status: Callable[[], Json] = dict

@@ -1,0 +1,228 @@
+"""The durable truth: one method, one transaction. SQL lives in this package alone.
+
+`Store` groups the methods by what they are about; each is a plain function of this package run inside one transaction of the
+writer, or on a leased reader.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from hermes.intake import Intake
+from hermes.messages import Message
+from hermes.settings import Config
+from hermes.store import inbox, recovery, responses, retention, sessions, steps, turns
+from hermes.store.database import Database, open_database
+from hermes.store.recovery import Recovered
+from hermes.store.responses import StoredResponse
+from hermes.store.rows import Accepted, Claim, Next, RunRow, SessionRow, Settled, StoredMessage
+from hermes.store.schema import MIGRATIONS
+from hermes.store.turns import Finish, TakeUp
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+
+
+class _Tables:
+    """What every group of methods needs: the database, the clock, the process's id."""
+
+    def __init__(self, database: Database, clock: Clock, boot_id: str, config: Config) -> None:
+        self._database = database
+        self._clock = clock
+        self._boot_id = boot_id
+        self._config = config
+
+    async def _write(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
+        return await self._database.write(functools.partial(_call, fn, args, kwargs))
+
+    async def _read(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
+        return await self._database.read(functools.partial(_call, fn, args, kwargs))
+
+
+def _call(fn: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], con: sqlite3.Connection) -> T:
+    return fn(con, *args, **kwargs)
+
+
+class InboxTable(_Tables):
+    """Accepting, and ending rows that never ran."""
+
+    async def accept(self, intake: Intake) -> Accepted:
+        """Commit one event; see `hermes.store.inbox.accept`."""
+        return await self._write(inbox.accept, intake, self._clock(), self._config.retention.ephemeral_s)
+
+    async def stop(self, key: str, event_id: str) -> tuple[tuple[Settled, ...], frozenset[str]]:
+        """End every row that waits in this mailbox now; tells which events are in a turn."""
+        return await self._write(inbox.stop, key, event_id, self._clock())
+
+    async def stop_one(self, event_id: str) -> Settled | None:
+        """End one row if it waits."""
+        return await self._write(inbox.stop_one, event_id, self._clock())
+
+    async def waiting_keys(self, limit: int) -> list[str]:
+        """Mailboxes with rows nobody has begun."""
+        return await self._read(inbox.waiting_keys, limit)
+
+
+class TurnTable(_Tables):
+    """A turn's life in the store."""
+
+    async def take_up(self, key: str, turn_id: str, left: frozenset[str]) -> Next:
+        """Begin a turn for the oldest row that needs one."""
+        look = TakeUp(
+            key=key, turn_id=turn_id, boot_id=self._boot_id, now=self._clock(), left=left,
+            stale_after_s=self._config.sessions.stale_after_s,
+        )  # fmt: skip
+        return await self._write(turns.take_up, look)
+
+    async def finish(self, how: Finish) -> tuple[turns.TurnEnd, tuple[Message, ...]]:
+        """End a turn in one transaction."""
+        return await self._write(turns.finish, how, self._boot_id, self._clock())
+
+    async def steer(self, claim: Claim) -> tuple[Message, ...]:
+        """Merge what was said meanwhile into the running turn."""
+        return await self._write(turns.steer, claim, self._clock())
+
+    async def run(self, event_id: str) -> RunRow | None:
+        """A detached run."""
+        return await self._read(turns.run, event_id)
+
+    async def run_events(self, event_id: str, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
+        """Stored events of a run."""
+        return await self._read(turns.run_events, event_id, after, limit)
+
+
+class StepTable(_Tables):
+    """The journal of a step."""
+
+    async def open(
+        self, claim: Claim, number: int, message: Message, calls: Sequence[steps.JournalCall], events: Sequence[tuple[int, bytes]]
+    ) -> tuple[Message, ...]:
+        """Commit the assistant's message and its calls before any of them runs, and what a run has told so far."""
+
+        def both(con: sqlite3.Connection) -> tuple[Message, ...]:
+            turns.keep_events(con, claim.rows[-1].event_id, events)
+            return steps.open_step(
+                con, turn_id=claim.turn_id, session_id=claim.session.id, number=number, message=message, calls=calls,
+                now=self._clock(),
+            )  # fmt: skip
+
+        return await self._database.write(both)
+
+    async def start_call(self, turn_id: str, number: int, position: int) -> None:
+        """Commit that a call begins now."""
+        await self._write(steps.start_call, turn_id, number, position)
+
+    async def finish_call(
+        self, turn_id: str, session_id: str, number: int, position: int, result: Message
+    ) -> tuple[Message, ...]:
+        """Commit a result; returns the step when it is whole."""
+        return await self._write(steps.finish_call, turn_id, session_id, number, position, result, self._clock())
+
+
+class SessionTable(_Tables):
+    """Conversations."""
+
+    async def get(self, session_id: str) -> SessionRow | None:
+        """The conversation with this id."""
+        return await self._read(sessions.get, session_id)
+
+    async def create(
+        self,
+        *,
+        session_id: str,
+        source: str,
+        principal: str,
+        title: str | None,
+        model: str | None,
+        instructions: str | None,
+    ) -> SessionRow:
+        """Make a conversation whose key is its id. Raises RequestError 409."""
+        return await self._write(
+            sessions.create, session_id=session_id, key=session_id, source=source, principal=principal, now=self._clock(),
+            title=title, model=model, instructions=instructions,
+        )  # fmt: skip
+
+    async def listing(
+        self, *, limit: int, offset: int, source: str | None = None, ephemeral: bool = False
+    ) -> tuple[list[SessionRow], bool]:
+        """The newest conversations, and whether there are more."""
+        return await self._read(sessions.listing, limit=limit, offset=offset, source=source, ephemeral=ephemeral)
+
+    async def update(self, session_id: str, **changes: str | float | None) -> SessionRow:
+        """Change title, model, instructions or end. Raises RequestError 404."""
+        return await self._write(sessions.update, session_id, self._clock(), **changes)
+
+    async def delete(self, session_id: str) -> bool:
+        """Remove a conversation. False if there was none."""
+        return await self._write(sessions.delete, session_id)
+
+    async def fork(
+        self, session_id: str, new_id: str, *, title: str | None = None, upto: int | None = None
+    ) -> SessionRow:
+        """Copy a conversation."""
+        return await self._write(sessions.fork, session_id, new_id, self._clock(), title=title, upto=upto)
+
+    async def history(self, session_id: str) -> list[Message]:
+        """All that a model may see."""
+        return await self._read(sessions.history, session_id)
+
+    async def messages(self, session_id: str, *, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
+        """Stored messages with their places."""
+        return await self._read(sessions.messages, session_id, after=after, limit=limit)
+
+
+class ResponseTable(_Tables):
+    """Remembered responses."""
+
+    async def get(self, response_id: str, principal: str) -> StoredResponse | None:
+        """The response of this id."""
+        return await self._read(responses.get, response_id, principal)
+
+    async def is_latest(self, stored: StoredResponse) -> bool:
+        """Whether a continuation needs no fork."""
+        return await self._read(responses.is_latest, stored)
+
+    async def delete(self, response_id: str, principal: str) -> bool:
+        """Forget a response."""
+        return await self._write(responses.delete, response_id, principal)
+
+
+class Store:
+    """The database behind its groups of methods. `recovered` says what the last process had left."""
+
+    def __init__(self, database: Database, clock: Clock, boot_id: str, config: Config, recovered: Recovered) -> None:
+        group = (database, clock, boot_id, config)
+        self.database = database
+        self.boot_id = boot_id
+        self.recovered = recovered
+        self.clock = clock
+        self.inbox = InboxTable(*group)
+        self.turns = TurnTable(*group)
+        self.steps = StepTable(*group)
+        self.sessions = SessionTable(*group)
+        self.responses = ResponseTable(*group)
+
+    async def forget_old(self, settings: retention.RetentionConfig) -> int:
+        """Remove what is past its time, a bounded batch. Returns how many rows went."""
+        return await self.database.write(lambda con: retention.sweep(con, settings, self.clock()))
+
+
+@asynccontextmanager
+async def open_store(path: Path, config: Config, boot_id: str, clock: Clock = time.time) -> AsyncIterator[Store]:
+    """Open the database and close what the last process left running.
+
+    Lifetime: enter = migrated, probed, recovered; exit = every handle closed, after the calls that had begun.
+
+    Raises:
+        SchemaTooNew, StoreCorrupt, StoreUnavailable: in words for a person.
+    """
+    async with open_database(path, settings=config.store, migrations=MIGRATIONS) as database:
+        now = clock()
+        recovered = await database.write(lambda con: recovery.recover(con, boot_id, now))
+        yield Store(database, clock, boot_id, config, recovered)

@@ -1,0 +1,171 @@
+"""The inbox: what was accepted, and its one final state. Plain functions inside a transaction of the writer."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from hermes.errors import RequestError
+from hermes.intake import Failure, Intake, RowState, TurnEnd, decode_end, decode_payload, encode_payload
+from hermes.messages import encode_messages
+from hermes.store import sessions
+from hermes.store.rows import Accepted, InboxRow, Settled
+
+COLUMNS = (
+    "id, event_id, session_key, mode, source, principal, busy, may_change, accepted_at, attempts, resume, state, reason,"
+    " turn_id, payload"
+)
+
+
+def row(values: tuple[object, ...]) -> InboxRow:
+    """An inbox row from the columns of `COLUMNS`."""
+    (id_, event_id, key, mode, source, principal, busy, may_change, accepted_at, attempts, resume, state, reason, turn, payload) = values  # fmt: skip  # noqa: E501
+    return InboxRow(
+        id=id_, event_id=event_id, session_key=key, mode=mode, source=source, principal=principal, busy=busy,
+        may_change=bool(may_change), accepted_at=accepted_at, attempts=attempts, resume=bool(resume), state=state,
+        reason=reason, turn_id=turn, payload=decode_payload(payload),
+    )  # fmt: skip  # type: ignore[arg-type]
+
+
+def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: float) -> Accepted:
+    """Commit one event to its mailbox; a repeat, or a known idempotency key, points to the row that stands for it.
+
+    Raises:
+        RequestError: 404 the session must exist and does not; 409 the mailbox is full, or the key's turn changed
+            something and must not run again; 422 the key was used with another body.
+    """
+    known = _by_key(con, intake)
+    if known is not None:
+        return known
+    session = sessions.get_open(con, intake.session_key)
+    if session is None:
+        if intake.existing:
+            raise sessions.not_found(intake.session_key)
+        session = sessions.create(
+            con,
+            session_id=intake.session_id or intake.session_key,
+            key=intake.session_key,
+            source=intake.source,
+            principal=intake.principal,
+            now=now,
+            prefix=encode_messages(intake.prefix) if intake.prefix else None,
+            expires_at=now + ephemeral_s if intake.ephemeral else None,
+        )
+    elif intake.max_queued is not None:
+        query = "SELECT count(*) FROM inbox WHERE session_key = ? AND state = 'pending'"
+        if con.execute(query, (intake.session_key,)).fetchone()[0] >= intake.max_queued:
+            raise RequestError(
+                409, f"{intake.max_queued} requests wait for this session already", code="session_busy", retry_after_s=5
+            )
+    (seq,) = con.execute(
+        "UPDATE sessions SET next_event = next_event + 1 WHERE id = ? RETURNING next_event - 1", (session.id,)
+    ).fetchone()
+    written = con.execute(
+        "INSERT OR IGNORE INTO inbox (account, chat, event_id, kind, session_key, seq, mode, source, principal, busy,"
+        " may_change, payload, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            intake.account, intake.chat, intake.event_id, intake.kind, intake.session_key, seq, intake.mode, intake.source,
+            intake.principal, intake.busy, intake.may_change, encode_payload(intake.payload), now,
+        ),
+    ).rowcount  # fmt: skip
+    if not written:
+        return Accepted(event_id=intake.event_id, session_id=session.id, fresh=False, end=end_of(con, intake.event_id))
+    if intake.idempotency is not None:
+        key = intake.idempotency
+        con.execute(
+            "INSERT OR REPLACE INTO idempotency (principal, route, key, fingerprint, event_id, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (intake.principal, key.route, key.key, key.fingerprint, intake.event_id, now),
+        )
+    return Accepted(event_id=intake.event_id, session_id=session.id, fresh=True)
+
+
+def _by_key(con: sqlite3.Connection, intake: Intake) -> Accepted | None:
+    """The row that the client's idempotency key stands for; None when the key is new or free again."""
+    if intake.idempotency is None:
+        return None
+    found = con.execute(
+        "SELECT k.fingerprint, k.event_id, i.state, i.session_key, t.changed, t.outcome FROM idempotency k"
+        " JOIN inbox i ON i.event_id = k.event_id LEFT JOIN turns t ON t.id = i.turn_id"
+        " WHERE k.principal = ? AND k.route = ? AND k.key = ?",
+        (intake.principal, intake.idempotency.route, intake.idempotency.key),
+    ).fetchone()
+    if found is None:
+        return None
+    fingerprint, event_id, state, session_key, changed, outcome = found
+    if fingerprint != intake.idempotency.fingerprint:
+        raise RequestError(
+            422, "this Idempotency-Key was used with another request body", code="idempotency_key_reused"
+        )
+    end = decode_end(outcome) if outcome is not None else None
+    if state in ("pending", "live"):
+        return Accepted(event_id=event_id, session_id=session_key, fresh=False)
+    if end is not None and end.state == "done":
+        return Accepted(event_id=event_id, session_id=end.session_id, fresh=False, end=end)
+    if changed:
+        raise RequestError(
+            409,
+            "the request of this Idempotency-Key did not end well after a tool with side effects had started;"
+            " it is not run again",
+            code="idempotency_outcome_unknown",
+        )
+    return None
+
+
+def end_of(con: sqlite3.Connection, event_id: str) -> TurnEnd | None:
+    """How the row of this event ended, None while it has not."""
+    found = con.execute(
+        "SELECT t.outcome FROM inbox i JOIN turns t ON t.id = i.turn_id WHERE i.event_id = ? AND t.outcome IS NOT NULL"
+        " AND i.finished_at IS NOT NULL",
+        (event_id,),
+    ).fetchone()
+    return None if found is None else decode_end(found[0])
+
+
+def settle(
+    con: sqlite3.Connection, event: InboxRow, state: RowState, reason: str, failure: Failure, session_id: str, now: float
+) -> Settled:
+    """End a row without running it."""
+    con.execute(
+        "UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?", (state, reason, now, event.id)
+    )
+    end = TurnEnd(
+        event_id=event.event_id, session_id=session_id, state="interrupted" if state == "interrupted" else "failed",
+        created_at=event.accepted_at, failure=failure,
+    )  # fmt: skip
+    return Settled(event_id=event.event_id, end=end)
+
+
+def stop(con: sqlite3.Connection, key: str, event_id: str, now: float) -> tuple[tuple[Settled, ...], frozenset[str]]:
+    """End every row that waits in a mailbox now: somebody said stop, and it holds for what was accepted before it.
+
+    Returns the rows that ended, and the event ids of those in a turn now, which is to be ended by whoever runs it.
+    """
+    failure = Failure(status=499, code="stopped", message="stopped before it began", kind="interrupted")
+    session = sessions.get_open(con, key)
+    found = con.execute(f"SELECT {COLUMNS} FROM inbox WHERE session_key = ? AND state = 'pending' ORDER BY seq", (key,))
+    waiting = [row(each) for each in found.fetchall()]
+    session_id = session.id if session is not None else key
+    live = con.execute("SELECT event_id FROM inbox WHERE session_key = ? AND state = 'live'", (key,)).fetchall()
+    settled = tuple(settle(con, each, "stopped", event_id, failure, session_id, now) for each in waiting)
+    return settled, frozenset(each for (each,) in live)
+
+
+def stop_one(con: sqlite3.Connection, event_id: str, now: float) -> Settled | None:
+    """End one row if it still waits. None when it runs, is done, or does not exist."""
+    failure = Failure(status=499, code="stopped", message="stopped before it began", kind="interrupted")
+    found = con.execute(f"SELECT {COLUMNS} FROM inbox WHERE event_id = ? AND state = 'pending'", (event_id,)).fetchone()
+    if found is None:
+        return None
+    event = row(found)
+    session = sessions.get_open(con, event.session_key)
+    return settle(con, event, "stopped", "stop", failure, session.id if session else event.session_key, now)
+
+
+def waiting_keys(con: sqlite3.Connection, limit: int) -> list[str]:
+    """Mailboxes that hold rows nobody has begun, longest waiting first."""
+    found = con.execute(
+        "SELECT session_key FROM inbox WHERE state = 'pending' GROUP BY session_key ORDER BY min(id) LIMIT ?", (limit,)
+    )
+    return [key for (key,) in found]
+
+

@@ -1,0 +1,137 @@
+"""Values that come out of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes.intake import Busy, Mode, Payload, RowState, TurnEnd, TurnState
+from hermes.messages import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow:
+    """A conversation as stored."""
+
+    id: str
+    key: str
+    source: str
+    principal: str
+    title: str | None
+    model: str | None
+    instructions: str | None
+    parent_id: str | None
+    created_at: float
+    updated_at: float
+    ended_at: float | None
+    end_reason: str | None
+    expires_at: float | None
+    turns: int
+    messages: int
+    has_prefix: bool
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """A message with its place in the conversation."""
+
+    seq: int
+    turn_id: str
+    created_at: float
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxRow:
+    """An accepted event."""
+
+    id: int
+    event_id: str
+    session_key: str
+    mode: Mode
+    source: str
+    principal: str
+    busy: Busy
+    may_change: bool
+    accepted_at: float
+    attempts: int
+    resume: bool
+    state: RowState
+    reason: str | None
+    turn_id: str | None
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What `accept` did.
+
+    Args:
+        event_id: of the row that stands for the request: its own, or the one an idempotency key or a repeat points to.
+        session_id: the conversation.
+        fresh: False when nothing new was written.
+        end: the stored end, when the row that the key points to is already done.
+    """
+
+    event_id: str
+    session_id: str
+    fresh: bool
+    end: TurnEnd | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A turn that was begun in the store, with what it needs to run.
+
+    Args:
+        turn_id: the new turn.
+        rows: the inbox rows it answers, oldest first; the first gives mode, principal and options.
+        session: the conversation.
+        appended: what entered the history at its begin, in order (closing an awaiting step included).
+        resumed: the rows had been begun before; their messages are in the history already.
+        base: messages the conversation held when the turn began, its own included.
+        started_at: seconds since the epoch.
+        first_event: the number of the first event that this turn tells.
+    """
+
+    turn_id: str
+    rows: tuple[InboxRow, ...]
+    session: SessionRow
+    appended: tuple[Message, ...]
+    resumed: bool
+    base: int
+    started_at: float
+    first_event: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """A row that ended without a turn (left, stopped, quarantined, refused)."""
+
+    event_id: str
+    end: TurnEnd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Next:
+    """What a mailbox holds: a claim to run, rows that were settled on the way, and whether more waits."""
+
+    claim: Claim | None
+    settled: tuple[Settled, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A detached run as its client sees it."""
+
+    event_id: str
+    session_id: str
+    state: RowState
+    reason: str | None
+    accepted_at: float
+    turn_state: TurnState | None
+    started_at: float | None
+    ended_at: float | None
+    end: TurnEnd | None

@@ -1,0 +1,143 @@
+"""The tables, as append-only migrations. A migration that has landed is never edited: the next change is a new one.
+
+Order within a mailbox and within a conversation is a counter in the session's own row, never a global id. Everything that is
+claimed carries its owner (`boot_id`). Ids that the gateway makes begin with their time, so that new rows share pages. No row holds a local path or a process id.
+"""
+
+from __future__ import annotations
+
+from hermes.store.migrations import Migration
+
+M001 = """
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL,
+    source TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    title TEXT,
+    model TEXT,
+    instructions TEXT,
+    prefix BLOB,
+    parent_id TEXT,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    ended_at REAL,
+    end_reason TEXT,
+    expires_at REAL,
+    next_event INTEGER NOT NULL DEFAULT 1,
+    next_message INTEGER NOT NULL DEFAULT 1,
+    turns INTEGER NOT NULL DEFAULT 0,
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX sessions_open ON sessions (key) WHERE ended_at IS NULL;
+CREATE INDEX sessions_recent ON sessions (updated_at);
+CREATE INDEX sessions_expiry ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE messages (
+    session_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    turn_id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (session_id, seq)
+) WITHOUT ROWID;
+
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY,
+    account TEXT NOT NULL,
+    chat TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    session_key TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    mode TEXT NOT NULL,
+    source TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    busy TEXT NOT NULL,
+    may_change INTEGER NOT NULL,
+    payload BLOB,
+    accepted_at REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    resume INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL DEFAULT 'pending',
+    reason TEXT,
+    turn_id TEXT,
+    finished_at REAL,
+    UNIQUE (event_id, account, chat, kind)
+);
+CREATE INDEX inbox_open ON inbox (session_key, seq) WHERE state IN ('pending', 'live');
+CREATE INDEX inbox_finished ON inbox (finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE turns (
+    id TEXT PRIMARY KEY,
+    session_id TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    state TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    changed INTEGER NOT NULL DEFAULT 0,
+    outcome BLOB
+) WITHOUT ROWID;
+CREATE INDEX turns_running ON turns (boot_id) WHERE state = 'running';
+CREATE INDEX turns_session ON turns (session_id, started_at);
+
+CREATE TABLE steps (
+    turn_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    session_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    message BLOB NOT NULL,
+    opened_at REAL NOT NULL,
+    PRIMARY KEY (turn_id, number)
+) WITHOUT ROWID;
+CREATE INDEX steps_session ON steps (session_id);
+
+CREATE TABLE calls (
+    turn_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    call_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    client INTEGER NOT NULL,
+    changes INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    result BLOB,
+    PRIMARY KEY (turn_id, number, position)
+) WITHOUT ROWID;
+
+CREATE TABLE idempotency (
+    principal TEXT NOT NULL,
+    route TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    event_id TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (principal, route, key)
+) WITHOUT ROWID;
+CREATE INDEX idempotency_age ON idempotency (created_at);
+
+CREATE TABLE responses (
+    id TEXT PRIMARY KEY,
+    principal TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    upto INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    outcome BLOB NOT NULL,
+    created_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX responses_age ON responses (created_at);
+CREATE INDEX responses_session ON responses (session_id);
+
+CREATE TABLE run_events (
+    event_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (event_id, number)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (Migration("m001_core", M001),)

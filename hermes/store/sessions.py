@@ -1,0 +1,174 @@
+"""Conversations and their messages: plain functions inside a transaction of the writer or on a reader."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from hermes.errors import RequestError
+from hermes.messages import Message, decode_message, decode_messages, encode_message
+from hermes.store.rows import SessionRow, StoredMessage
+
+_COLUMNS = (
+    "id, key, source, principal, title, model, instructions, parent_id, created_at, updated_at, ended_at, end_reason,"
+    " expires_at, turns, next_message - 1, prefix IS NOT NULL, input_tokens, output_tokens"
+)
+
+
+def _row(values: tuple[object, ...]) -> SessionRow:
+    names = (
+        "id", "key", "source", "principal", "title", "model", "instructions", "parent_id", "created_at", "updated_at",
+        "ended_at", "end_reason", "expires_at", "turns", "messages", "has_prefix", "input_tokens", "output_tokens",
+    )  # fmt: skip
+    return SessionRow(**dict(zip(names, values, strict=True)))  # type: ignore[arg-type]
+
+
+def not_found(session_id: str) -> RequestError:
+    """The error for a conversation that does not exist."""
+    return RequestError(404, f"there is no session {session_id!r}", code="session_not_found")
+
+
+def get(con: sqlite3.Connection, session_id: str) -> SessionRow | None:
+    """The conversation with this id."""
+    found = con.execute(f"SELECT {_COLUMNS} FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    return None if found is None else _row(found)
+
+
+def get_open(con: sqlite3.Connection, key: str) -> SessionRow | None:
+    """The conversation that this key names now."""
+    found = con.execute(f"SELECT {_COLUMNS} FROM sessions WHERE key = ? AND ended_at IS NULL", (key,)).fetchone()
+    return None if found is None else _row(found)
+
+
+def create(
+    con: sqlite3.Connection,
+    *,
+    session_id: str,
+    key: str,
+    source: str,
+    principal: str,
+    now: float,
+    title: str | None = None,
+    model: str | None = None,
+    instructions: str | None = None,
+    prefix: bytes | None = None,
+    parent_id: str | None = None,
+    expires_at: float | None = None,
+) -> SessionRow:
+    """Make a conversation. Raises RequestError 409 when the id or an open conversation of the key exists."""
+    try:
+        con.execute(
+            "INSERT INTO sessions (id, key, source, principal, title, model, instructions, prefix, parent_id, created_at,"
+            " updated_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (session_id, key, source, principal, title, model, instructions, prefix, parent_id, now, now, expires_at),
+        )
+    except sqlite3.IntegrityError as error:
+        raise RequestError(409, f"a session {session_id!r} exists already", code="session_exists") from error
+    row = get(con, session_id)
+    assert row is not None
+    return row
+
+
+def listing(
+    con: sqlite3.Connection, *, limit: int, offset: int, source: str | None, ephemeral: bool
+) -> tuple[list[SessionRow], bool]:
+    """The newest conversations, and whether there are more. Those that served one request alone only with `ephemeral`."""
+    where, values = ["1"], list[object]()
+    if source is not None:
+        where.append("source = ?")
+        values.append(source)
+    if not ephemeral:
+        where.append("expires_at IS NULL")
+    found = con.execute(
+        f"SELECT {_COLUMNS} FROM sessions WHERE {' AND '.join(where)} ORDER BY updated_at DESC LIMIT ? OFFSET ?",
+        (*values, limit + 1, offset),
+    ).fetchall()
+    return [_row(each) for each in found[:limit]], len(found) > limit
+
+
+def update(con: sqlite3.Connection, session_id: str, now: float, **changes: str | float | None) -> SessionRow:
+    """Change title, model, instructions, or end it (end_reason). Raises RequestError 404."""
+    allowed = {"title", "model", "instructions", "end_reason", "ended_at"}
+    assert set(changes) <= allowed, changes
+    names = ", ".join(f"{name} = ?" for name in changes)
+    con.execute(f"UPDATE sessions SET {names}, updated_at = ? WHERE id = ?", (*changes.values(), now, session_id))
+    row = get(con, session_id)
+    if row is None:
+        raise not_found(session_id)
+    return row
+
+
+def delete(con: sqlite3.Connection, session_id: str) -> bool:
+    """Remove a conversation with everything that belongs to it; rows of turns that run end with their turn."""
+    row = get(con, session_id)
+    if row is None:
+        return False
+    turns = "SELECT id FROM turns WHERE session_id = ?"
+    con.execute(f"DELETE FROM calls WHERE turn_id IN ({turns})", (session_id,))
+    con.execute("DELETE FROM steps WHERE session_id = ?", (session_id,))
+    con.execute("DELETE FROM messages WHERE session_id = ?", (session_id,))
+    con.execute(f"DELETE FROM run_events WHERE event_id IN (SELECT event_id FROM turns WHERE id IN ({turns}))", (session_id,))
+    con.execute("DELETE FROM responses WHERE session_id = ?", (session_id,))
+    con.execute("DELETE FROM turns WHERE session_id = ? AND state != 'running'", (session_id,))
+    con.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+    return True
+
+
+def append(con: sqlite3.Connection, session_id: str, turn_id: str, messages: Iterable[Message], now: float) -> int:
+    """Add messages to the history, in order. Returns how many the conversation now has (0 when it was deleted)."""
+    found = con.execute("SELECT next_message FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    if found is None:
+        return 0
+    seq = first = int(found[0])
+    for message in messages:
+        con.execute(
+            "INSERT INTO messages (session_id, seq, turn_id, body, created_at) VALUES (?, ?, ?, ?, ?)",
+            (session_id, seq, turn_id, encode_message(message), now),
+        )
+        seq += 1
+    if seq != first:
+        con.execute("UPDATE sessions SET next_message = ? WHERE id = ?", (seq, session_id))
+    return seq - 1
+
+
+def history(con: sqlite3.Connection, session_id: str) -> list[Message]:
+    """Everything a model may see: the client's own history that began it, then the stored messages."""
+    found = con.execute("SELECT prefix FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    prefix = decode_messages(found[0]) if found is not None and found[0] is not None else ()
+    bodies = con.execute("SELECT body FROM messages WHERE session_id = ? ORDER BY seq", (session_id,))
+    return [*prefix, *(decode_message(body) for (body,) in bodies)]
+
+
+def messages(con: sqlite3.Connection, session_id: str, *, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
+    """Stored messages after a place, in order. Messages of a client's own history have places of 0 and below."""
+    found = con.execute(
+        "SELECT seq, turn_id, created_at, body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        (session_id, after, limit),
+    )
+    return [
+        StoredMessage(seq=seq, turn_id=turn_id, created_at=created_at, message=decode_message(body))
+        for seq, turn_id, created_at, body in found
+    ]
+
+
+def fork(con: sqlite3.Connection, session_id: str, new_id: str, now: float, *, title: str | None, upto: int | None) -> SessionRow:
+    """Copy a conversation up to a place (all of it by default) into a new one. Raises RequestError 404, 409."""
+    source = get(con, session_id)
+    if source is None:
+        raise not_found(session_id)
+    (prefix,) = con.execute("SELECT prefix FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    create(
+        con, session_id=new_id, key=new_id, source=source.source, principal=source.principal, now=now,
+        title=title if title is not None else source.title, model=source.model, instructions=source.instructions,
+        prefix=prefix, parent_id=session_id,
+    )  # fmt: skip
+    last = source.messages if upto is None else min(upto, source.messages)
+    con.execute(
+        "INSERT INTO messages (session_id, seq, turn_id, body, created_at)"
+        " SELECT ?, seq, turn_id, body, created_at FROM messages WHERE session_id = ? AND seq <= ?",
+        (new_id, session_id, last),
+    )
+    con.execute("UPDATE sessions SET next_message = ? WHERE id = ?", (last + 1, new_id))
+    row = get(con, new_id)
+    assert row is not None
+    return row

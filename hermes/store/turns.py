@@ -1,0 +1,281 @@
+"""Turns: taking rows up, and the one transaction that ends them. Plain functions inside a transaction of the writer.
+
+A turn belongs to the process that began it (`boot_id`); every later write of it checks that it still runs there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from hermes.errors import HermesError
+from hermes.intake import Failure, TurnEnd, decode_end, encode_end
+from hermes.messages import Message, Text
+from hermes.store import inbox, responses, sessions, steps
+from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
+
+MAX_ATTEMPTS = 2  # starts that ended in the death of the process; the next one sets the row aside
+RESUME_GAP = 1_000_000  # event numbers left out when a run is resumed
+MAX_TOGETHER = 64  # rows that one turn answers at most
+
+
+class TurnGone(HermesError):
+    """The turn is not this process's to write any more: it was ended elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeUp:
+    """How a mailbox is looked at.
+
+    Args:
+        key: the mailbox.
+        turn_id: the id a new turn will have.
+        boot_id: the process that runs it.
+        now: seconds since the epoch.
+        left: attended events that nobody waits for any more.
+        stale_after_s: rows of people that are older go to the model together.
+    """
+
+    key: str
+    turn_id: str
+    boot_id: str
+    now: float
+    left: frozenset[str]
+    stale_after_s: float
+
+
+def take_up(con: sqlite3.Connection, look: TakeUp) -> Next:
+    """Settle what needs no turn, and begin one for the oldest row that does."""
+    settled: list[Settled] = []
+    found = con.execute(
+        f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND state = 'pending' ORDER BY seq LIMIT ?",
+        (look.key, MAX_TOGETHER + 1),
+    ).fetchall()
+    waiting = [inbox.row(each) for each in found]
+    session = sessions.get_open(con, look.key)
+    if session is None:
+        gone = Failure(status=404, code="session_not_found", message="the session was deleted before this was answered")
+        settled += [inbox.settle(con, each, "refused", "session deleted", gone, look.key, look.now) for each in waiting]
+        return Next(claim=None, settled=tuple(settled), more=False)
+    while waiting:
+        first = waiting[0]
+        refusal = _refusal(con, first, look, session)
+        if refusal is None:
+            break
+        state, reason, failure = refusal
+        settled.append(inbox.settle(con, first, state, reason, failure, session.id, look.now))  # type: ignore[arg-type]
+        waiting.pop(0)
+    if not waiting:
+        return Next(claim=None, settled=tuple(settled), more=False)
+    together = _together(waiting, look)
+    claim = _begin(con, together, session, look)
+    return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together))
+
+
+def _refusal(
+    con: sqlite3.Connection, event: InboxRow, look: TakeUp, session: SessionRow
+) -> tuple[str, str, Failure] | None:
+    """Why a row is not begun, as (state, reason, failure); None when it may be."""
+    if event.event_id in look.left:
+        failure = Failure(status=499, code="client_left", message="the caller left before its turn began", kind="interrupted")
+        return "interrupted", "the caller left", failure
+    if event.attempts >= MAX_ATTEMPTS:
+        failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
+        return "quarantined", "interrupted three times", failure
+    results = [each.tool_call_id for each in event.payload.messages if each.role == "tool"]
+    if results and not event.resume and session.messages:
+        unknown = set(results) - steps.awaited(con, session.id)
+        if unknown:
+            words = f"no call of this session waits for a result of {sorted(map(str, unknown))[0]!r}"
+            return "refused", "unknown call", Failure(status=400, code="unknown_tool_call", message=words, kind="invalid_request_error")
+    return None
+
+
+def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
+    """The rows one turn answers: one, or a burst of a person's messages (restarted, or old and unanswered)."""
+    first = waiting[0]
+    if first.busy == "queue" or first.mode != "detached":
+        return waiting[:1]
+    same = [first]
+    for event in waiting[1:MAX_TOGETHER]:
+        stale = look.now - first.accepted_at > look.stale_after_s and look.now - event.accepted_at > look.stale_after_s
+        if event.principal != first.principal or event.attempts or not (first.reason == "restarted" or stale):
+            break
+        same.append(event)
+    return same
+
+
+def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, look: TakeUp) -> Claim:
+    first = rows[0]
+    con.execute(
+        "INSERT INTO turns (id, session_id, event_id, mode, state, boot_id, started_at) VALUES (?, ?, ?, ?, 'running', ?, ?)",
+        (look.turn_id, session.id, rows[-1].event_id, first.mode, look.boot_id, look.now),
+    )
+    con.executemany(
+        "UPDATE inbox SET state = 'live', attempts = attempts + 1, turn_id = ? WHERE id = ?",
+        [(look.turn_id, each.id) for each in rows],
+    )
+    con.execute("UPDATE sessions SET turns = turns + 1 WHERE id = ?", (session.id,))
+    new = [message for each in rows if not each.resume for message in _content(each, look)]
+    appended = [] if first.resume else steps.close_awaiting(con, session.id, new)
+    answered = {message.tool_call_id for message in appended if message.role == "tool"}
+    appended += [message for message in new if message.role != "tool" or message.tool_call_id not in answered]
+    base = sessions.append(con, session.id, look.turn_id, appended, look.now)
+    return Claim(
+        turn_id=look.turn_id, rows=tuple(rows), session=session, appended=tuple(appended), resumed=first.resume, base=base,
+        started_at=look.now, first_event=_first_event(con, rows[-1]),
+    )  # fmt: skip
+
+
+def _first_event(con: sqlite3.Connection, event: InboxRow) -> int:
+    """Where the numbers of a row's events begin: after a death, well above what may have been seen and was not stored."""
+    if not event.resume:
+        return 1
+    (last,) = con.execute("SELECT coalesce(max(number), 0) FROM run_events WHERE event_id = ?", (event.event_id,)).fetchone()
+    return int(last) + RESUME_GAP
+
+
+def _content(event: InboxRow, look: TakeUp) -> list[Message]:
+    """A row's messages; when they are old, each says when it was written."""
+    if event.busy == "queue" or look.now - event.accepted_at <= look.stale_after_s:
+        return list(event.payload.messages)
+    when = datetime.fromtimestamp(event.accepted_at, UTC).strftime("[written %Y-%m-%d %H:%M UTC] ")
+    return [msgspec.structs.replace(each, parts=(Text(when), *each.parts)) for each in event.payload.messages]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """How a turn is to be ended.
+
+    Args:
+        claim: what was taken up.
+        end: what is stored and told; its `transcript` is filled in here.
+        messages: what is added to the history (after an open step is closed).
+        rows: what becomes of the inbox rows: `answered`, `interrupted`, `superseded`, `stopped`, or `pending` to be resumed
+            (`restarted`: together with what came since).
+        reason: why, for every state but `answered`.
+        step_reason: how calls without a result are described when a step is still open.
+        run_events: (number, body) to keep for a detached run.
+        await_step: number of the step that stays open until its client supplies the results.
+    """
+
+    claim: Claim
+    end: TurnEnd
+    messages: Sequence[Message]
+    rows: str
+    reason: str | None = None
+    step_reason: str = ""
+    run_events: Sequence[tuple[int, bytes]] = ()
+    await_step: int | None = None
+
+
+def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tuple[TurnEnd, tuple[Message, ...]]:
+    """End a turn: messages, turn state, inbox rows, response and run events in this one transaction.
+
+    Returns the end as stored, and what was added to the history by closing an open step and by `how.messages`.
+
+    Raises:
+        TurnGone: the turn does not run in this process any more.
+    """
+    claim = how.claim
+    if how.await_step is not None:
+        steps.await_client(con, claim.turn_id, how.await_step)
+    closed = steps.close_open(con, claim.turn_id, how.step_reason or how.reason or "the turn ended", now)
+    added = (*closed, *how.messages)
+    sessions.append(con, claim.session.id, claim.turn_id, how.messages, now)
+    transcript = con.execute(
+        "SELECT body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq", (claim.session.id, claim.base)
+    )
+    said = [sessions.decode_message(body) for (body,) in transcript]
+    end = msgspec.structs.replace(how.end, transcript=tuple(m for m in said if m.role in ("assistant", "tool")))
+    ended = con.execute(
+        "UPDATE turns SET state = ?, ended_at = ?, outcome = ? WHERE id = ? AND state = 'running' AND boot_id = ?",
+        (end.state, now, encode_end(end), claim.turn_id, boot_id),
+    ).rowcount
+    if not ended:
+        raise TurnGone(f"turn {claim.turn_id} is not running here")
+    con.execute(
+        "UPDATE sessions SET input_tokens = input_tokens + ?, output_tokens = output_tokens + ?, updated_at = ? WHERE id = ?",
+        (end.usage.input_tokens, end.usage.output_tokens, now, claim.session.id),
+    )
+    _end_rows(con, how, now)
+    response = claim.rows[-1].payload.response
+    if response is not None and end.state == "done":
+        responses.keep(con, claim.rows[-1], claim.session.id, end, now)
+    keep_events(con, claim.rows[-1].event_id, how.run_events)
+    return end, added
+
+
+def _end_rows(con: sqlite3.Connection, how: Finish, now: float) -> None:
+    """Give each row its state: the last one the turn's, those before it `merged` into the turn."""
+    if how.rows == "pending":  # resumed later; a committed end forgives the attempts before it
+        con.executemany(
+            "UPDATE inbox SET state = 'pending', attempts = 0, resume = 1, reason = ? WHERE id = ?",
+            [(how.reason, each.id) for each in how.claim.rows],
+        )
+        return
+    last = how.claim.rows[-1].id
+    con.executemany(
+        "UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?",
+        [
+            (how.rows if each.id == last or how.rows != "answered" else "merged", how.reason, now, each.id)
+            for each in how.claim.rows
+        ],
+    )
+
+
+def steer(con: sqlite3.Connection, claim: Claim, now: float) -> tuple[Message, ...]:
+    """Take what was said to steer a running turn into its history; those rows are merged into the turn."""
+    found = con.execute(
+        f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND state = 'pending' ORDER BY seq LIMIT ?",
+        (claim.rows[0].session_key, MAX_TOGETHER),
+    ).fetchall()
+    taken: list[InboxRow] = []
+    for event in map(inbox.row, found):
+        if event.busy != "steer":
+            break
+        taken.append(event)
+    messages = tuple(message for each in taken for message in each.payload.messages)
+    if taken:
+        sessions.append(con, claim.session.id, claim.turn_id, messages, now)
+        con.executemany(
+            "UPDATE inbox SET state = 'merged', turn_id = ?, finished_at = ? WHERE id = ?",
+            [(claim.turn_id, now, each.id) for each in taken],
+        )
+    return messages
+
+
+def keep_events(con: sqlite3.Connection, event_id: str, events: Sequence[tuple[int, bytes]]) -> None:
+    """Remember events of a run, by their numbers."""
+    con.executemany(
+        "INSERT OR REPLACE INTO run_events (event_id, number, body) VALUES (?, ?, ?)",
+        [(event_id, number, body) for number, body in events],
+    )
+
+
+def run(con: sqlite3.Connection, event_id: str) -> RunRow | None:
+    """A detached run by its event id."""
+    found = con.execute(
+        "SELECT i.event_id, i.session_key, i.state, i.reason, i.accepted_at, t.state, t.started_at, t.ended_at, t.outcome,"
+        " t.session_id FROM inbox i LEFT JOIN turns t ON t.id = i.turn_id WHERE i.event_id = ? AND i.source = 'runs'",
+        (event_id,),
+    ).fetchone()
+    if found is None:
+        return None
+    return RunRow(
+        event_id=found[0], session_id=found[9] or found[1], state=found[2], reason=found[3], accepted_at=found[4],
+        turn_state=found[5], started_at=found[6], ended_at=found[7],
+        end=decode_end(found[8]) if found[8] is not None else None,
+    )  # fmt: skip
+
+
+def run_events(con: sqlite3.Connection, event_id: str, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """Stored events of a run, after a number."""
+    return con.execute(
+        "SELECT number, body FROM run_events WHERE event_id = ? AND number > ? ORDER BY number LIMIT ?",
+        (event_id, after, limit),
+    ).fetchall()

@@ -1,0 +1,146 @@
+"""One Turn: what was taken up from the mailbox → the agent loop → the one transaction that ends it.
+
+A turn ends in exactly one way and writes it once, also when the whole process is being cancelled. It runs in its session's task;
+whoever waits for it holds a feed, and may leave.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import trio
+
+from hermes.agent.history import History
+from hermes.agent.loop import Door, LoopEnd, LoopSettings, run_loop
+from hermes.context import TurnContext
+from hermes.ending import Cut, decide
+from hermes.errors import HermesError, StoreUnavailable, leaves
+from hermes.failures import describe
+from hermes.feed import Feed
+from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolStarted, TurnEnd, TurnEvent
+from hermes.journal import TurnJournal, events_to_keep
+from hermes.observe.logs import get_log
+from hermes.store import Store
+from hermes.store.rows import Claim
+from hermes.store.turns import Finish, TurnGone
+
+log = get_log(__name__)
+
+
+class Turn:
+    """A turn that runs: what ends it from outside, and what it has shown and done so far."""
+
+    def __init__(self, claim: Claim, feed: Feed) -> None:
+        self.claim = claim
+        self.feed = feed
+        self.cut: Cut | None = None
+        self.committed = False
+        self._shown: list[str] = []  # words of the reply that is being said
+        self._touched = False  # something was shown, or may have been changed
+        self._scope = trio.CancelScope()
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing was shown and nothing with side effects ran: the turn can begin anew without a trace."""
+        return not self._touched
+
+    def interrupt(self, cut: Cut) -> bool:
+        """End the turn from outside, synchronously. False if its end is being written or another cut was first."""
+        if self.committed or self.cut is not None:
+            return False
+        self.cut = cut
+        self._scope.cancel(cut.reason)
+        return True
+
+    async def run(
+        self, settings: LoopSettings, history: History, *, door: Door, store: Store, timeout_s: float
+    ) -> TurnEnd:
+        """Run the loop and commit how it ended.
+
+        Returns: the end as stored; the feed has it after the commit.
+
+        Cancellation: a cancel of the process is written as `draining` before it goes on outwards.
+        """
+        journal = TurnJournal(self.claim, self.feed, store, self._changing)
+        ended: LoopEnd | None = None
+        failure: Failure | None = None
+        try:
+            with self._scope:
+                self._scope.deadline = trio.current_time() + timeout_s
+                ended = await run_loop(settings, history, door=door, journal=journal, emit=self._emit)
+            if ended is None and self.cut is None:
+                self.cut = Cut(reason="deadline")
+        except Exception as error:  # noqa: BLE001 - the turn boundary: the person is told, the session goes on
+            failure = _failed(error, settings.context)
+        finally:
+            if ended is None and failure is None and self.cut is None:
+                self.cut = Cut(reason="draining")
+            end = await self._close(ended, failure, store, settings.context, history)
+        return end
+
+    def _emit(self, event: TurnEvent) -> None:
+        if isinstance(event, TextEvent):
+            self._shown.append(event.text)
+            self._touched = True
+        elif isinstance(event, CallEvent):
+            self._touched = True
+        elif isinstance(event, (StepEvent, ToolStarted)):
+            self._shown.clear()
+        self.feed.push(event)
+
+    def _changing(self) -> None:
+        self._touched = True
+
+    async def _close(
+        self, ended: LoopEnd | None, failure: Failure | None, store: Store, context: TurnContext, history: History
+    ) -> TurnEnd:
+        """Write how the turn ended, shielded, then tell the feed; after this nothing ends it any other way."""
+        self.committed = True
+        events = events_to_keep(self.claim, self.feed)
+        how = decide(self.claim, ended=ended, failure=failure, cut=self.cut, shown="".join(self._shown), events=events)
+        end = _unwritten(how.end)
+        try:
+            end = await _write_end(how, store, context, history)
+        finally:
+            self.feed.stored = self.feed.next_number - 1
+            self.feed.push(Ended(end))
+        log.info(
+            "turn.ended", context, state=end.state, seconds=round(store.clock() - self.claim.started_at, 3),
+            tokens=end.usage.total_tokens, **({"reason": how.reason} if how.reason else {}),
+        )  # fmt: skip
+        return end
+
+
+def _unwritten(end: TurnEnd) -> TurnEnd:
+    """What is told when the end could not be written before the process stopped; the next start closes the turn."""
+    failure = Failure(status=503, code="gateway_stopped", message="the gateway stopped before the answer was stored", kind="interrupted")
+    return msgspec.structs.replace(end, state="interrupted", message=None, failure=failure)
+
+
+async def _write_end(how: Finish, store: Store, context: TurnContext, history: History) -> TurnEnd:
+    """Commit the end of a turn; while the store is unavailable, wait and try again.
+
+    Cancellation: a write that has begun is waited for. Cancelled while the store is down, it leaves the turn as it is.
+    """
+    while True:
+        try:
+            with trio.CancelScope(shield=True):
+                end, added = await store.turns.finish(how)
+        except TurnGone as error:
+            log.warning("turn.gone", context, error=error)
+            return how.end
+        except StoreUnavailable as error:
+            log.warning("turn.end_waits", context, error=error)
+            await store.database.wait_available()
+        else:
+            history.extend(added)
+            return end
+
+
+def _failed(error: Exception, context: TurnContext) -> Failure:
+    found = list(leaves(error))
+    known = next((each for each in found if isinstance(each, HermesError)), None)
+    if known is None:
+        log.error("turn.bug", context, error=error)
+        return describe(found[0])
+    log.warning("turn.failed", context, error=known)
+    return describe(known)
