@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -78,7 +78,7 @@ async def back_up(opening: Opening, destination: Path) -> BackupReport:
 
 
 def _reading(opening: Opening, path: Path, mode: str) -> Opening:
-    return Opening(path=path, name="backup", busy_timeout_s=opening.busy_timeout_s, pragmas=READER_PRAGMAS, mode=mode)
+    return replace(opening, path=path, name="backup", pragmas=READER_PRAGMAS, mode=mode, reading=True)
 
 
 @asynccontextmanager

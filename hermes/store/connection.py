@@ -31,7 +31,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
 
-# Opcodes of SQLite's machine between two looks at the cancel flag: about 20 us of work.
+# Opcodes of SQLite's machine between two looks at the cancel flag, inside one statement: about 20 us of work.
 _PROGRESS_OPCODES = 1000
 # The store uses a few hundred different statements; Python's default of 128 would parse some again and again.
 _CACHED_STATEMENTS = 512
@@ -62,6 +62,18 @@ class Call(Generic[F]):
         self.cancel: Callable[[], NoReturn] | None = None
 
 
+class ReadingConnection(sqlite3.Connection):
+    """A connection whose functions end between two statements, too, when their caller is cancelled."""
+
+    interrupted: Callable[[], bool]
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """As in the base class. Raises Interrupted once the caller of the function that runs has been cancelled."""
+        if self.interrupted():
+            raise Interrupted
+        return super().execute(sql, parameters)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """How a connection is opened.
@@ -72,6 +84,7 @@ class Opening:
         busy_timeout_s: how long a statement waits in its thread for somebody else's lock (0 to 60).
         pragmas: statements run once after opening.
         mode: `rw`, or `ro` for a file that nobody else has open.
+        reading: whether its functions only read, so that they may be ended anywhere.
     """
 
     path: Path
@@ -79,8 +92,9 @@ class Opening:
     busy_timeout_s: float
     pragmas: tuple[str, ...] = ()
     mode: str = "rw"
+    reading: bool = False
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self, interrupted: Callable[[], bool]) -> sqlite3.Connection:
         """Open the file in the calling thread. `mode=rw`: a file that has gone away is not made anew."""
         connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={self.mode}",
@@ -88,8 +102,13 @@ class Opening:
             timeout=self.busy_timeout_s,
             isolation_level=None,
             cached_statements=_CACHED_STATEMENTS,
+            factory=ReadingConnection if self.reading else sqlite3.Connection,
         )
         try:
+            # interrupt() is lost when it comes just before a statement begins; these looks are not.
+            connection.set_progress_handler(interrupted, _PROGRESS_OPCODES)
+            if isinstance(connection, ReadingConnection):
+                connection.interrupted = interrupted
             for pragma in self.pragmas:
                 connection.execute(pragma).close()
         except BaseException:
@@ -106,7 +125,7 @@ class TrioConnection(aiosqlite.Connection):
     """
 
     def __init__(self, opening: Opening) -> None:
-        super().__init__(opening.connect, 64)
+        super().__init__(lambda: opening.connect(lambda: self._interrupted), 64)
         self._thread.daemon = True
         self._thread.name = f"hermes-store-{opening.name}"
         self._token = trio.lowlevel.current_trio_token()
@@ -201,10 +220,7 @@ class TrioConnection(aiosqlite.Connection):
             log.debug("the trio run ended before a result of %s", self._thread.name)
 
     def _open(self) -> None:  # in the thread
-        connection = self._connector()
-        # interrupt() is lost when it falls between two statements; this look catches a loop of them.
-        connection.set_progress_handler(lambda: self._interrupted, _PROGRESS_OPCODES)
-        self._connection = connection
+        self._connection = self._connector()
 
     async def _connect(self) -> TrioConnection:
         await self._submit(self._open)

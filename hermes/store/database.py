@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -143,9 +143,7 @@ class Database:
 
         Cancellation: interrupts the check.
         """
-        reading = Opening(
-            path=self.path, name="check", busy_timeout_s=self._opening.busy_timeout_s, pragmas=READER_PRAGMAS
-        )
+        reading = replace(self._opening, name="check", pragmas=READER_PRAGMAS, reading=True)
         with explained(self.path):
             async with open_connection(reading) as connection:
                 await connection.run(header.quick_check)

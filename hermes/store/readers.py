@@ -95,7 +95,7 @@ async def open_readers(opening: Opening, count: int) -> AsyncIterator[Readers]:
     async with AsyncExitStack() as stack:
         connections = [
             await stack.enter_async_context(
-                open_connection(replace(opening, name=f"reader-{n}", pragmas=READER_PRAGMAS))
+                open_connection(replace(opening, name=f"reader-{n}", pragmas=READER_PRAGMAS, reading=True))
             )
             for n in range(count)
         ]
