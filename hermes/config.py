@@ -22,7 +22,7 @@ from hermes.errors import ConfigError, Problem
 from hermes.gateway_options import Overrides, ServeOptions
 from hermes.home import Home, locate_home
 from hermes.schema import SECTIONS, TOP_LEVEL, WORKSPACE
-from hermes.settings import Config, HttpConfig, Secret, Surroundings
+from hermes.settings import Config, HttpConfig, Surroundings
 from hermes.variables import Variables, expand, is_loopback, terminal_environment
 
 __all__ = ["Loaded", "config_fingerprint", "diff_config", "load", "load_config", "process_environment", "reload_config"]
@@ -347,21 +347,6 @@ def _scrubbed(problems: Sequence[Problem], values: Mapping[str, str]) -> Iterabl
         for secret in secrets:
             path, reason = path.replace(secret, "***"), reason.replace(secret, "***")
         yield Problem(path, reason)
-
-
-def secret_values(config: Config) -> tuple[str, ...]:
-    """Every secret that the configuration holds, longest first, for redaction at the log's sink."""
-    found: set[str] = set()
-    if config.http.key is not None:
-        found.add(config.http.key.reveal())
-    for endpoint in (config.model.primary, *config.model.fallback, *(each for _, each in config.model.aliases)):
-        if isinstance(endpoint.api_key, Secret):
-            found.add(endpoint.api_key.reveal())
-        found.update(value for _, value in endpoint.headers)
-        if endpoint.proxy is not None and "@" in endpoint.proxy:
-            login = endpoint.proxy.partition("://")[2].rpartition("@")[0]
-            found.update(part for part in (login, login.partition(":")[2]) if part)
-    return tuple(sorted(found, key=len, reverse=True))
 
 
 def diff_config(old: Config, new: Config) -> frozenset[str]:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from hermes.config import config_fingerprint, diff_config, load, load_config, secret_values
+from hermes.config import config_fingerprint, diff_config, load, load_config
 from hermes.config_display import flatten, to_display
 from hermes.decode import Findings
 from hermes.errors import ConfigError
@@ -351,7 +351,6 @@ def test_the_proxy_ends_in_the_endpoint_and_null_is_direct(tmp_path: Path) -> No
     environ = {"HTTPS_PROXY": f"http://user:{PLANTED}@p:1", "OPENAI_API_KEY": "k"}
     config = read(tmp_path, "", environ)
     assert config.model.primary.proxy == environ["HTTPS_PROXY"]
-    assert PLANTED in secret_values(config)
     assert PLANTED not in json.dumps(to_display(config)) + repr(config)
     assert read(tmp_path, "model: {proxy: null}", environ).model.primary.proxy is None
     assert problems(tmp_path, "", {"HTTPS_PROXY": f"gopher://{PLANTED}", "OPENAI_API_KEY": "k"})["HTTPS_PROXY"]
