@@ -1,0 +1,1 @@
+"""HTTP: the listener, and what is mounted on it."""
