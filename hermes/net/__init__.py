@@ -1,0 +1,22 @@
+"""The only importers of httpx2: TLS, proxies, HTTP clients, and what their exceptions mean."""
+
+from hermes.net.network import (
+    Network,
+    NetworkStatistics,
+    close_quietly,
+    connect_timeout,
+    open_background,
+    open_network,
+)
+from hermes.net.transport import HTTP_ERRORS, check_urls
+
+__all__ = [
+    "HTTP_ERRORS",
+    "Network",
+    "NetworkStatistics",
+    "check_urls",
+    "close_quietly",
+    "connect_timeout",
+    "open_background",
+    "open_network",
+]
