@@ -29,12 +29,12 @@ _QUOTE = r"\\{0,3}[\"']"
 _ESCAPE = r"\\{1,16}"  # one backslash, doubled by each quoting around it; bounded, or runs of them take quadratic time
 _WORD = r"[^\s\"',;\\)\]}]+"
 
-# (what must be in the lower-case text for the pattern to be tried, pattern, replacement)
-PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
-    (hints, re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
+# (what the lower-case text must have for the pattern to be tried: one word of each group; the pattern; its replacement)
+PATTERNS: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str], str], ...] = tuple(
+    (tuple(tuple(group.split()) for group in hints), re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
     for hints, pattern, replacement in (
         (
-            ("private key",),
+            ("private",),
             r"(-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----).*?(?=-----END [A-Z0-9 ]{0,40}PRIVATE KEY|\Z)",
             rf"\1{MASK}",
         ),
@@ -45,37 +45,37 @@ PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
             rf"\1\2{MASK}",
         ),
         (("bearer",), r"\b(bearer(?:\s+|%20|\+))[\w.~+/=%-]{8,}", rf"\1{MASK}"),
-        (("basic ",), r"\b(basic\s+)(?=[\w+/-]{0,400}[A-Z0-9+/=])[\w+/-]{16,}={0,2}", rf"\1{MASK}"),
+        (("basic",), r"\b(basic\s+)(?=[\w+/-]{0,400}[A-Z0-9+/=])[\w+/-]{16,}={0,2}", rf"\1{MASK}"),
         (
-            ("-key", "cookie", "secret", "token"),
+            ("-key cookie secret token", ": ,"),
             rf"\b((?:set-)?cookie|x-[\w-]{{0,40}}(?:key|token|secret)|api-key)((?:{_QUOTE})?\s*[:,]\s*(?:b?{_QUOTE})?)[^\s\"',\\]{{4,}}",
             rf"\1\2{MASK}",
         ),
         (("://",), r"([a-z][a-z0-9+.-]{0,30}://)[^/\s\"'<>?#]{1,500}@", rf"\1{MASK}@"),
         (
-            ("://", "?", "&", "="),
+            ("? & ;", "="),
             (r"([?&;](?:[\w.~-]|%5b|%5d){0,40}(?:key|token|secret|passw(?:or)?d|sig|signature|credential|auth|code|jwt)=)"
             r"[^\s&#\"'<>\\;)]+"),
             rf"\1{MASK}",
         ),
         (
-            ("key", "token", "secret", "pass", "credential"),
+            ("key token secret pass credential", "="),
             rf"((?<![a-z0-9])[\w.-]{{0,40}}{SECRET_NAME}\s?=\s?(?:b?{_QUOTE})?)(?!\d{{1,6}}\b)[^\s&#\"'<>,;)\\]{{4,}}",
             rf"\1{MASK}",
         ),
         (
-            ("key", "token", "secret", "pass", "credential"),
+            ("key token secret pass credential", "\" '"),
             rf"({_QUOTE}[\w.-]{{0,40}}{SECRET_NAME}{_QUOTE}\s*:\s*b?(?P<quote>{_QUOTE}))(?:(?!(?P=quote))(?:\\.|[^\\])){{4,}}",
             rf"\1{MASK}",
         ),
         (("sk-",), r"\bsk-(?:(?=[a-z_-]{0,80}\d)[\w-]{10,}|[\w-]{32,})", MASK),
-        (("xox", "xapp-"), r"\b(?:xox[a-z](?:\.xox[a-z])?|xapp)-[\w-]{8,}", MASK),
-        (("gh", "glpat-"), r"\b(?:gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,})", MASK),
-        (("aiza", "akia", "hf_"), r"\b(?:AIza[\w-]{30,}|AKIA[0-9A-Z]{16}|hf_[a-z0-9]{20,})", MASK),
+        (("xox xapp-",), r"\b(?:xox[a-z](?:\.xox[a-z])?|xapp)-[\w-]{8,}", MASK),
+        (("gh glpat-",), r"\b(?:gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,})", MASK),
+        (("aiza akia hf_",), r"\b(?:AIza[\w-]{30,}|AKIA[0-9A-Z]{16}|hf_[a-z0-9]{20,})", MASK),
         (("bot",), r"(/bot)\d{3,}(?::|%3a)[^/\s\"'<>]{3,}", rf"\1{MASK}"),
-        ((":", "%3a"), r"(?<![\w.-])\d{6,12}(?::|%3a)[\w-]{30,}", MASK),
+        ((": %3a",), r"(?<![\w.-])\d{6,12}(?::|%3a)[\w-]{30,}", MASK),
         (("eyj",), r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", MASK),
-        (("webhooks/", "services/"), r"(/webhooks/\d{5,}/|/services/T\w{5,}/B\w{5,}/)[\w-]{10,}", rf"\1{MASK}"),
+        (("webhooks/ services/",), r"(/webhooks/\d{5,}/|/services/T\w{5,}/B\w{5,}/)[\w-]{10,}", rf"\1{MASK}"),
         ((".",), r"\b[MNO][a-z\d_-]{22,30}\.[\w-]{6}\.[\w-]{27,}", MASK),
     )
 )  # fmt: skip
@@ -89,7 +89,8 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._known: tuple[_Known, ...] = ()
+        self._in_order: tuple[_Known, ...] = ()
+        self._longest_first: tuple[_Known, ...] = ()
         self.learn(secrets)
 
     def learn(self, secrets: Iterable[str]) -> None:
@@ -99,13 +100,13 @@ class Redactor:
             secrets: values; those shorter than `SHORTEST_SECRET` characters are passed over, and beyond `MOST_SECRETS`
                 the oldest go.
         """
-        values = {known.value: known for known in self._known}
+        values = {known.value: known for known in self._in_order}
         for secret in secrets:
             for value in (secret, secret.strip(), *secret.splitlines()):
                 if len(value) >= SHORTEST_SECRET and value not in values:
                     values[value] = _Known(value)
-        longest_first = sorted(list(values.values())[-MOST_SECRETS:], key=lambda known: -len(known.value))
-        self._known = tuple(longest_first)
+        self._in_order = tuple(values.values())[-MOST_SECRETS:]
+        self._longest_first = tuple(sorted(self._in_order, key=lambda known: -len(known.value)))
 
     def redact(self, text: str) -> str:
         """The text without its secrets.
@@ -116,13 +117,13 @@ class Redactor:
         Returns:
             the same text with each secret replaced by `***`.
         """
-        for known in self._known:
+        for known in self._longest_first:
             text = known.taken_out_of(text)
         if len(text) < SHORTEST_SECRET:
             return text
         lower = text.lower()
         for hints, pattern, replacement in PATTERNS:
-            if any(hint in lower for hint in hints):
+            if all(any(hint in lower for hint in group) for group in hints):
                 text = pattern.sub(replacement, text)
         return text
 
