@@ -1,0 +1,150 @@
+"""The subcommands that ask a gateway, against a fake one at the control socket of a home."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import tempfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from hermes.cli import main
+
+MESSAGES = [{"role": "user", "content": f"number {number}"} for number in range(450)]
+SESSIONS = [{"id": f"s{number}", "updated_at": "2026-01-01T00:00:00Z", "title": "a\x1b[31mb"} for number in range(3)]
+
+
+class Gateway(socketserver.ThreadingUnixStreamServer):
+    """Keeps what it was asked; answers from a table."""
+
+    daemon_threads = True
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(str(home / "hermes.sock"), Handler)
+        self.asked: list[tuple[str, str, Any]] = []
+        self.refuse_reload = False
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        self.asked.append((method, path, body))
+        parts = urlsplit(path)
+        query = {name: int(values[0]) for name, values in parse_qs(parts.query).items()}
+        if (method, path) == ("POST", "/control/reload") and self.refuse_reload:
+            return 400, {"error": {"message": "http.port: is wrong", "type": "t", "code": "config", "param": None}}
+        if parts.path in ("/api/sessions", "/api/sessions/a%2Fb/messages"):
+            every = SESSIONS if parts.path == "/api/sessions" else MESSAGES
+            page = every[query["offset"] : query["offset"] + query["limit"]]
+            return 200, {"data": page, "has_more": query["offset"] + len(page) < len(every)}
+        table: dict[tuple[str, str], Any] = {
+            ("GET", "/control/status"): {"mode": "serve", "accounts": {"a": {"state": "up"}}},
+            ("POST", "/control/stop"): {"stopping": True},
+            ("POST", "/control/reload"): {"changed": ["http"]},
+            ("POST", "/control/backup"): {"bytes": 4096},
+            ("GET", "/api/sessions/a%2Fb"): {"id": "a/b", "title": "t"},
+            ("DELETE", "/api/sessions/s1"): {"deleted": True},
+        }
+        if (method, path) not in table:
+            return 404, {"error": {"message": "no such session", "type": "t", "code": "not_found", "param": None}}
+        return 200, table[method, path]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Gateway
+
+    def handle_any(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        body = json.loads(self.rfile.read(length)) if length else None
+        status, answer = self.server.answer(self.command, self.path, body)
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_DELETE = handle_any
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass
+
+    def address_string(self) -> str:
+        return "unix"
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[Path, Gateway]]:
+    with tempfile.TemporaryDirectory(prefix="h", dir="/tmp") as name, Gateway(Path(name)) as serving:
+        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield Path(name), serving
+        serving.shutdown()
+        thread.join()
+
+
+def test_status(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
+    home, _ = gateway
+    assert main(["status", "--home", str(home)]) == 0
+    assert capsys.readouterr().out == "mode: serve\naccounts.a.state: up\n"
+    assert main(["status", "--json", "--home", str(home)]) == 0
+    assert json.loads(capsys.readouterr().out)["running"] is True
+
+
+def test_stop_asks_and_waits(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
+    home, serving = gateway
+    assert main(["stop", "--home", str(home)]) == 0
+    assert serving.asked == [("POST", "/control/stop", {"reason": "stop"})]
+    assert capsys.readouterr().out == "stopped\n"
+
+
+def test_reload(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
+    home, serving = gateway
+    assert main(["reload", "--home", str(home)]) == 0
+    assert capsys.readouterr().out == "reloaded; changed: http\n"
+    serving.refuse_reload = True
+    assert main(["reload", "--home", str(home)]) == 1
+    assert capsys.readouterr().err == "hermes: http.port: is wrong\n"
+
+
+def test_backup_sends_an_absolute_path(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
+    home, serving = gateway
+    assert main(["backup", "copy.db", "--home", str(home)]) == 0
+    assert serving.asked == [("POST", "/control/backup", {"path": str(Path.cwd() / "copy.db")})]
+    assert "copied" in capsys.readouterr().out
+
+
+def test_sessions_are_listed_without_steering_the_terminal(
+    gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _ = gateway
+    assert main(["sessions", "list", "--limit", "2", "--home", str(home)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["s0", "s1"]
+    assert "\x1b" not in "".join(lines)
+    assert main(["sessions", "list", "--json", "--home", str(home)]) == 0
+    assert [each["id"] for each in json.loads(capsys.readouterr().out)] == ["s0", "s1", "s2"]
+
+
+def test_a_session_is_exported_whole(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
+    home, _ = gateway
+    assert main(["sessions", "show", "a/b", "--home", str(home)]) == 0
+    assert "number 449" in capsys.readouterr().out
+    target = home / "out.json"
+    assert main(["sessions", "export", "a/b", str(target), "--home", str(home)]) == 0
+    assert json.loads(target.read_text())["messages"] == MESSAGES
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert main(["sessions", "export", "a/b", str(home / "no" / "x"), "--home", str(home)]) == 1
+
+
+def test_sessions_are_deleted_or_the_reason_is_told(
+    gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, serving = gateway
+    assert main(["sessions", "delete", "s1", "--home", str(home)]) == 0
+    assert serving.asked == [("DELETE", "/api/sessions/s1", None)]
+    assert main(["sessions", "delete", "s9", "--home", str(home)]) == 1
+    assert capsys.readouterr().err == "hermes: no such session\n"

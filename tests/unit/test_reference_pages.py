@@ -1,0 +1,91 @@
+"""The reference pages name everything there is: every setting with its bounds, every subcommand and option."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hermes import settings
+from hermes.cli import COMMANDS, build_parser
+from hermes.config import load_config
+from hermes.gateway_options import Overrides
+from hermes.schema import ENDPOINT, MODEL, SECTIONS
+
+PAGES = Path(__file__).parents[2] / "docs" / "reference"
+NOT_IN_THE_FILE = {"home", "warnings", "surroundings"}
+
+
+def written(default: Any) -> str:
+    if isinstance(default, float) and default.is_integer():
+        default = int(default)
+    return f"`{json.dumps(list(default) if isinstance(default, tuple) else default)}`"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_has_a_rule_and_a_row(section: str) -> None:
+    page = (PAGES / "config.md").read_text()
+    kind, rules = SECTIONS[section]
+    assert set(rules) == {each.name for each in dataclasses.fields(kind)}
+    default = kind()
+    for key, rule in rules.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{section}.{key}` |"))
+        assert row.endswith(f"| {written(getattr(default, key))} | {rule.says} |")
+
+
+def test_every_default_follows_its_own_rule() -> None:
+    for kind, rules in SECTIONS.values():
+        default = kind()
+        for key, rule in rules.items():
+            value = getattr(default, key)
+            if value is not None:
+                assert rule.read(list(value) if isinstance(value, tuple) else value) == value
+
+
+def test_the_model_section_is_whole() -> None:
+    page = (PAGES / "config.md").read_text()
+    keys = {*ENDPOINT, *MODEL, "default", "fallback", "aliases"}
+    assert all(f"| `model.{key}` |" in page for key in keys)
+    fields = {each.name for each in dataclasses.fields(settings.ModelConfig)} - {"primary"}
+    assert fields == {*MODEL, "fallback", "aliases"}
+    assert {each.name for each in dataclasses.fields(settings.Endpoint)} == {*ENDPOINT, "model"}
+
+
+def test_every_section_is_read() -> None:
+    page = (PAGES / "config.md").read_text()
+    names = {each.name for each in dataclasses.fields(settings.Config)} - NOT_IN_THE_FILE
+    assert names == {*SECTIONS, "model", "platforms", "workspace"}
+    assert all(f"\n## `{name}`\n" in page for name in names)
+
+
+def test_the_page_s_example_is_read(tmp_path: Path) -> None:
+    example = (PAGES / "config.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "config.yaml").write_text(example)
+    config = load_config(tmp_path, None, Overrides(), {"OPENAI_API_KEY": "k", "API_SERVER_KEY": "k" * 16})
+    assert config.shutdown.total_s == 90
+    assert dict(config.model.aliases)["small"].model == "gpt-5-nano"
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield name
+                yield from options(inner)
+        else:
+            yield from action.option_strings
+
+
+def test_every_subcommand_and_option_is_on_the_page() -> None:
+    page = (PAGES / "cli.md").read_text()
+    own = [name for name in COMMANDS if name != "chat"]  # chat has a page of its own options: `hermes chat --help`
+    named = set(options(build_parser(own))) - {"-h"}
+    assert {"serve", "--replace", "-q", "export", "--follow"} <= named
+    assert [name for name in sorted(named) if not re.search(rf"[` \[]{re.escape(name)}\b", page)] == []
+    assert all(f"`hermes {name}" in page for name in COMMANDS)
