@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,8 @@ class Services:
 
     Args:
         config: the configuration as it is now.
-        key: the API key that opens the TCP listener.
+        key: the API key that opens the TCP listener; nothing opens it while it is empty.
+        new_key: the key, if it was made at this start and should be shown.
         store: the database.
         sessions: the live sessions, while turns may be asked for.
         ready: (works, report): whether the gateway can serve, and the report that `/ready` shows; details only for those
@@ -28,10 +30,12 @@ class Services:
         lifetimes: the live scope tree.
         control: name -> what `POST /control/{name}` does (socket only).
         status: what `hermes status` shows (socket only).
+        counts: totals of the API since the start, by constant names: `unknown_fields`.
     """
 
     config: Callable[[], Config]
-    key: Callable[[], str]
+    key: Callable[[], str] = str
+    new_key: str | None = None
     store: Store | None = None
     sessions: Sessions | None = None
     ready: Callable[[], tuple[bool, Json]] = lambda: (False, {"status": "starting"})
@@ -39,3 +43,4 @@ class Services:
     lifetimes: Callable[[], Json] = dict
     control: dict[str, Callable[[Json], Awaitable[Json]]] = field(default_factory=dict)
     status: Callable[[], Json] = dict
+    counts: Counter[str] = field(default_factory=Counter)

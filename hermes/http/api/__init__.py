@@ -1,0 +1,1 @@
+"""The HTTP API: an ASGI application over sessions and store, with OpenAI-shaped requests, answers and errors."""
