@@ -307,9 +307,9 @@ class Connection:
         self.server.count.cut += 1
         if exchange.untouched and not self._writing:
             refusal = Refused(503, "The server is shutting down.", retry_after_s=1)
-            self.server.count.refused_with(refusal.status)
             with contextlib.suppress(*BROKEN):
-                self.transport.send_nowait(refusal_bytes(refusal, self.server.date_line()))
+                if self.transport.send_nowait(refusal_bytes(refusal, self.server.date_line())):
+                    self.server.count.refused_with(refusal.status)
         elif exchange.response.ends_by_close:
             self.transport.reset_on_close()
 

@@ -21,6 +21,7 @@ HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 ABSOLUTE_TARGET = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]+)((?:[/?].*)?)")
 LENGTH = re.compile(rb"[0-9]{1,19}")
 LEGAL = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
 AROUND_TARGET = 32  # a method and a version, with room to spare
 JUDGED = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
 
@@ -89,7 +90,7 @@ def parse_head(head: bytes, limits: Limits) -> Head:
         the request, with everything decided that its framing depends on.
 
     Raises:
-        Refused: 400, 413, 414, 417, 431, 501 or 505.
+        Refused: 400, 411, 413, 414, 417, 431, 501 or 505.
     """
     line = head.find(b"\r\n", 0, limits.max_url_bytes + AROUND_TARGET)
     method, target, version = _request_line(
@@ -107,7 +108,7 @@ def parse_head(head: bytes, limits: Limits) -> Head:
     _check_host(judged.get(b"host", ()), version)
     if authority is not None:
         headers = [(b"host", authority), *(header for header in headers if header[0] != b"host")]  # RFC 9112, 3.2.2
-    length = _body_length(judged, version)
+    length = _body_length(judged, version, method)
     if length is not None and length > limits.max_body_bytes:
         raise Refused(413, f"The request's body is longer than {limits.max_body_bytes} bytes.")
     return Head(
@@ -148,6 +149,7 @@ def _request_line(line: bytes, complete: bool, limits: Limits) -> tuple[str, byt
         return "", b"", ""
     match = REQUEST_LINE.fullmatch(line)
     if match is None:
+        _legal_bytes(line)
         raise Refused(400, "The request line is malformed.")
     method, target, version = match.groups()
     if version not in (b"1.1", b"1.0"):
@@ -221,8 +223,12 @@ def _check_host(hosts: list[bytes] | tuple[()], version: str) -> None:
         raise Refused(400, "The request's Host is malformed.")
 
 
-def _body_length(judged: dict[bytes, list[bytes]], version: str) -> int | None:
-    """RFC 9112, 6: the length of the body, None for chunked; everything ambiguous is refused."""
+def _body_length(judged: dict[bytes, list[bytes]], version: str, method: str) -> int | None:
+    """RFC 9112, 6: the length of the body, None for chunked; everything ambiguous is refused.
+
+    A 1.1 request without either header has no body. On 1.0 it may have one that only the end of the connection would
+    mark, so what usually has one must say how long it is (RFC 1945, 7.2.2).
+    """
     codings, lengths = judged.get(b"transfer-encoding"), judged.get(b"content-length")
     if codings is not None:
         if lengths is not None:
@@ -233,6 +239,8 @@ def _body_length(judged: dict[bytes, list[bytes]], version: str) -> int | None:
             raise Refused(501, "The only Transfer-Encoding known here is chunked.")
         return None
     if lengths is None:
+        if version == "1.0" and method in WITH_BODY:
+            raise Refused(411, "The request has no Content-Length.")
         return 0
     if len(lengths) > 1 or not LENGTH.fullmatch(lengths[0]):
         raise Refused(400, "The request's Content-Length is malformed.")

@@ -13,6 +13,8 @@ import trio
 
 from hermes.http.listener.transport import Address
 
+# A client that vanished without a word is noticed within two minutes, also while a handler works and nothing is sent.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 # An address of a host name, such as ::1 of localhost, on a machine without that family.
 NOT_HERE = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 
@@ -52,10 +54,14 @@ class Bound:
             self.listeners.pop().socket.close()
 
     def add_tcp(self, listener: trio.SocketListener) -> None:
-        """Take over a listening TCP socket."""
+        """Take over a listening TCP socket; what it accepts inherits its keep-alive."""
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, seconds in KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                listener.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
         self.listeners.append(listener)
-        name = listener.socket.getsockname()
-        self.addresses += ((name[0], name[1]),)
+        bound_to = listener.socket.getsockname()
+        self.addresses += ((bound_to[0], bound_to[1]),)
 
     def add_unix(self, path: Path, backlog: int) -> None:
         """Bind a UNIX socket that only its owner can connect to.
