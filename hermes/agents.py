@@ -53,7 +53,10 @@ class Agents:
         self._door = door
         self._config = config
         self._tools: Mapping[bool, Mapping[str, Tool]] = MappingProxyType(
-            {may: MappingProxyType({tool.name: tool for tool in resolve(tools, may_change=may)}) for may in (False, True)}
+            {
+                may: MappingProxyType({tool.name: tool for tool in resolve(tools, may_change=may)})
+                for may in (False, True)
+            }
         )
 
     @property
@@ -106,7 +109,9 @@ class Agents:
             client_tools=client_tools,
             options=payload.options,
             endpoint=find_endpoint(payload.model or claim.session.model, config),
-            deadlines=Deadlines(first_byte_s=config.sessions.first_byte_timeout_s, stall_s=config.sessions.stall_timeout_s),
+            deadlines=Deadlines(
+                first_byte_s=config.sessions.first_byte_timeout_s, stall_s=config.sessions.stall_timeout_s
+            ),
             max_steps=config.agent.max_steps,
             max_tokens=config.agent.max_turn_tokens,
         )

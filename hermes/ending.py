@@ -46,7 +46,13 @@ _POLICY: dict[CutReason, _Policy] = {
 
 
 def decide(
-    claim: Claim, *, ended: LoopEnd | None, failure: Failure | None, cut: Cut | None, shown: str, events: Sequence[tuple[int, bytes]]
+    claim: Claim,
+    *,
+    ended: LoopEnd | None,
+    failure: Failure | None,
+    cut: Cut | None,
+    shown: str,
+    events: Sequence[tuple[int, bytes]],
 ) -> Finish:
     """The one way this turn ends.
 
@@ -66,20 +72,34 @@ def decide(
             base, message=ended.message, finish_reason=ended.finish_reason, usage=ended.usage, model=ended.model
         )
         messages = () if ended.await_step is not None else (ended.message,)
-        return Finish(claim=claim, end=end, messages=messages, rows="answered", await_step=ended.await_step, run_events=events)
+        return Finish(
+            claim=claim, end=end, messages=messages, rows="answered", await_step=ended.await_step, run_events=events
+        )
     if failure is not None:
         end = msgspec.structs.replace(base, state="failed", failure=failure)
         note = _note(shown, f"failed: {failure.message}", "failed")
-        return Finish(claim=claim, end=end, messages=(note,), rows="answered", reason=failure.code, step_reason="the turn failed", run_events=events)
+        return Finish(
+            claim=claim,
+            end=end,
+            messages=(note,),
+            rows="answered",
+            reason=failure.code,
+            step_reason="the turn failed",
+            run_events=events,
+        )
     assert cut is not None
     policy = _POLICY[cut.reason]
     rows = policy.attended_rows if claim.rows[0].mode == "attended" else policy.other_rows
     end = msgspec.structs.replace(
-        base, state=policy.state, failure=Failure(status=policy.status, code=policy.code, message=policy.words, kind="interrupted")
+        base,
+        state=policy.state,
+        failure=Failure(status=policy.status, code=policy.code, message=policy.words, kind="interrupted"),
     )
     kept = () if rows == "pending" else (_note(shown, f"interrupted: {policy.words}", "interrupted"),)
     reason = cut.reason if rows == "pending" else cut.by or policy.words
-    return Finish(claim=claim, end=end, messages=kept, rows=rows, reason=reason, step_reason=policy.words, run_events=events)
+    return Finish(
+        claim=claim, end=end, messages=kept, rows=rows, reason=reason, step_reason=policy.words, run_events=events
+    )
 
 
 def _note(shown: str, words: str, note: str) -> Message:

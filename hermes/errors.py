@@ -5,6 +5,7 @@ HermesError
 ├ InstanceHeld(holder)                  another instance holds this home; exit 69
 ├ NoGateway(where)                      nobody answers at the control socket of this home
 ├ ControlFailed(status, code)           the gateway answered the control socket with an error
+├ ListenFailed(where)                   an address cannot be bound; exit 1
 ├ ModelError
 │ ├ ModelUnavailable(retry_after_s)     retry inside the budget, then the next endpoint
 │ ├ ModelRefused(status)                a request or key the provider will not serve; no retry on this endpoint
@@ -73,6 +74,10 @@ class ControlFailed(HermesError):
         self.code = code
 
 
+class ListenFailed(HermesError):
+    """An address to listen on cannot be bound; the words say which, why, and how to choose another."""
+
+
 class ModelError(HermesError):
     """A model call that did not end in a usable reply.
 
@@ -112,7 +117,9 @@ class ModelRefused(ModelError):
 class ContextOverflow(ModelError):
     """The conversation does not fit into the model's window; `limit` in tokens where the provider said it."""
 
-    def __init__(self, message: str, *, limit: int | None = None, status: int | None = None, endpoint: str = "") -> None:
+    def __init__(
+        self, message: str, *, limit: int | None = None, status: int | None = None, endpoint: str = ""
+    ) -> None:
         super().__init__(message, status=status, endpoint=endpoint)
         self.limit = limit
 

@@ -51,4 +51,8 @@ def describe(error: BaseException) -> Failure:
         case StoreUnavailable():
             return Failure(status=503, code="store_unavailable", message=str(error), retry_after_s=5)
         case _:
-            return Failure(status=500, code="internal_error", message=f"internal error ({type(error).__name__}); the log has the details")
+            return Failure(
+                status=500,
+                code="internal_error",
+                message=f"internal error ({type(error).__name__}); the log has the details",
+            )

@@ -58,8 +58,8 @@ class Feed:
     """
 
     __slots__ = (
-        "_lot", "_packed", "_recent", "_recent_first", "end", "event_id", "mode", "next_number", "readers", "session_key",
-        "stored",
+        "_lot", "_packed", "_recent", "_recent_first", "begun", "end", "event_id", "mode", "next_number", "readers",
+        "session_key", "stored",
     )  # fmt: skip
 
     def __init__(self, event_id: str, session_key: str, mode: Mode, first: int = 1) -> None:
@@ -67,6 +67,7 @@ class Feed:
         self.session_key = session_key
         self.mode = mode
         self.readers = 0
+        self.begun = False  # a turn tells this feed; before that it only waits for one
         self.end: TurnEnd | None = None
         self.stored = first - 1  # events up to here are in the database
         self.next_number = first
@@ -74,6 +75,13 @@ class Feed:
         self._recent: list[TurnEvent] = []
         self._recent_first = first
         self._lot = trio.lowlevel.ParkingLot()
+
+    def begin(self, first: int) -> None:
+        """A turn takes the feed up: its events are numbered from `first`. Readers that came before have missed nothing."""
+        self.begun = True
+        if self.next_number < first and not self._recent and not self._packed:
+            self.stored = first - 1
+            self.next_number = self._recent_first = first
 
     def push(self, event: TurnEvent) -> None:
         """Add an event and wake the readers; never waits."""

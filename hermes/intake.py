@@ -85,7 +85,8 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
         busy: what to do when the session is in a turn.
         prefix: the client's own history, which becomes the session's when the session is made by this event.
         ephemeral: the session serves this one request: nothing stays live and its rows are kept a day.
-        existing: the session must exist already (404 otherwise).
+        existing: the session must exist already (404 otherwise), under `session_id` if that is given.
+        after: the session must hold exactly so many messages, and nothing may wait in it (409 `session_moved` otherwise).
         may_change: whether tools with side effects are offered to this caller.
         idempotency: the client's key.
         max_queued: rows that may wait in this mailbox, this one included; None = no limit of the door's own.
@@ -105,6 +106,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     prefix: tuple[Message, ...] = ()
     ephemeral: bool = False
     existing: bool = False
+    after: int | None = None
     may_change: bool = False
     idempotency: IdempotencyKey | None = None
     max_queued: int | None = None

@@ -25,7 +25,6 @@ from hermes.store import Store
 from hermes.store.rows import Accepted, Claim, Next, Settled
 from hermes.turn import Turn
 
-
 log = get_log(__name__)
 
 WAKE_BATCH = 32  # mailboxes that one sweep wakes; the next sweep follows at once while there are more
@@ -67,7 +66,9 @@ class LiveSession:
 class Sessions:
     """The live sessions of the gateway; see `open_sessions`."""
 
-    def __init__(self, nursery: trio.Nursery, store: Store, agents: Agents, settings: Callable[[], SessionsConfig]) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, store: Store, agents: Agents, settings: Callable[[], SessionsConfig]
+    ) -> None:
         self._nursery = nursery
         self._store = store
         self._agents = agents
@@ -146,16 +147,24 @@ class Sessions:
         return self._feeds.get(event_id)
 
     @contextmanager
-    def following(self, event_id: str) -> Iterator[Feed | None]:
-        """Keep the feed of a detached event while inside, made if it waits for its turn; None when it is over."""
+    def following(self, event_id: str, key: str) -> Iterator[Feed]:
+        """Keep the feed of a detached event while inside; it is made if no turn has begun to tell it.
+
+        Whoever follows looks at the row *after* entering: a row that is not over then will end this feed, and a row that
+        is over may never.
+
+        Args:
+            event_id: the row.
+            key: its mailbox.
+        """
         feed = self._feeds.get(event_id)
-        if feed is not None:
-            feed.readers += 1
+        if feed is None:
+            feed = self._feeds[event_id] = Feed(event_id, key, "detached")
+        feed.readers += 1
         try:
             yield feed
         finally:
-            if feed is not None:
-                self._leave(feed)
+            self._leave(feed)
 
     async def stop(self, key: str, by: str) -> int:
         """End the turn of a session and every row accepted before now. Returns how many rows that were."""
@@ -167,6 +176,13 @@ class Sessions:
         if turn is not None and turn.claim.rows[-1].event_id in live and turn.interrupt(Cut(reason="stopped", by=by)):
             return len(settled) + len(turn.claim.rows)
         return len(settled)
+
+    async def quiet(self, key: str, by: str) -> int:
+        """Stop as `stop` does, and wait until the turn's end is written. Returns how many rows ended."""
+        ended = await self.stop(key, by)
+        while self.is_turning(key):
+            await self._turn_over.park()
+        return ended
 
     async def stop_event(self, event_id: str) -> bool:
         """End one event, waiting or in a turn. False when it is over already."""
@@ -259,7 +275,9 @@ class Sessions:
 
     def _check_open(self) -> None:
         if not self._admitting:
-            raise RequestError(503, "the gateway is stopping", code="gateway_draining", kind="server_error", retry_after_s=5)
+            raise RequestError(
+                503, "the gateway is stopping", code="gateway_draining", kind="server_error", retry_after_s=5
+            )
 
     def _join(self, own: Feed, accepted: Accepted) -> Feed:
         """Follow the row that an idempotency key stands for, in place of an own one."""
@@ -268,15 +286,22 @@ class Sessions:
             return replay(accepted.end, own.session_key)
         feed = self._feeds.get(accepted.event_id)
         if feed is None:
-            raise RequestError(409, "the request of this Idempotency-Key is ending; ask again", code="idempotency_in_flight", retry_after_s=1)
+            raise RequestError(
+                409,
+                "the request of this Idempotency-Key is ending; ask again",
+                code="idempotency_in_flight",
+                retry_after_s=1,
+            )
         return feed
 
     def _leave(self, feed: Feed) -> None:
         feed.readers -= 1
         if feed.readers:
             return
-        if feed.end is not None or feed.mode == "attended":
-            self._feeds.pop(feed.event_id, None)
+        if (feed.end is not None or feed.mode == "attended" or not feed.begun) and self._feeds.get(
+            feed.event_id
+        ) is feed:
+            del self._feeds[feed.event_id]
         if feed.end is not None or feed.mode != "attended":
             return
         session = self._live.get(feed.session_key)
@@ -336,12 +361,12 @@ class Sessions:
         try:
             if feed.mode == "attended" and not feed.readers:
                 turn.interrupt(Cut(reason="left"))
-            session.agent = await self._agents.run(turn, session.agent)
+            session.agent = await self._agents.run(turn, None if session.evicting else session.agent)
         finally:
             session.turn = None
             self._turn_over.unpark_all()
-            if not feed.readers:
-                self._feeds.pop(feed.event_id, None)
+            if not feed.readers and self._feeds.get(feed.event_id) is feed:
+                del self._feeds[feed.event_id]
         if found.claim.session.expires_at is not None:
             session.evicting = True
         return found.more
@@ -358,7 +383,8 @@ class Sessions:
         row = claim.rows[-1]
         feed = self._feeds.get(row.event_id)
         if feed is None:
-            feed = self._feeds[row.event_id] = Feed(row.event_id, row.session_key, row.mode, claim.first_event)
+            feed = self._feeds[row.event_id] = Feed(row.event_id, row.session_key, row.mode)
+        feed.begin(claim.first_event)
         return feed
 
     async def _idle(self, session: LiveSession) -> bool:
@@ -398,7 +424,7 @@ class Sessions:
             by: absolute, on trio's clock.
         """
         for feed in list(self._feeds.values()):
-            if feed.mode == "attended" and not any(each.turn is not None and each.turn.feed is feed for each in self._live.values()):
+            if not feed.begun and feed.end is None:
                 feed.push(Ended(_not_begun(feed)))
         with trio.move_on_at(by):
             while any(each.turn is not None for each in self._live.values()):
@@ -410,7 +436,9 @@ class Sessions:
 
 
 def _not_begun(feed: Feed) -> TurnEnd:
-    failure = Failure(status=503, code="gateway_draining", message="the gateway is stopping", kind="server_error", retry_after_s=5)
+    failure = Failure(
+        status=503, code="gateway_draining", message="the gateway is stopping", kind="server_error", retry_after_s=5
+    )
     return TurnEnd(event_id=feed.event_id, session_id=feed.session_key, state="interrupted", failure=failure)
 
 

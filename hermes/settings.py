@@ -5,10 +5,11 @@ Seconds end in `_s`, bytes in `_bytes`. A `Secret` never shows itself. Nothing h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Mapping
+from typing import Any, Literal
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 

@@ -103,16 +103,20 @@ class Turn:
         finally:
             self.feed.stored = self.feed.next_number - 1
             self.feed.push(Ended(end))
-        log.info(
-            "turn.ended", context, state=end.state, seconds=round(store.clock() - self.claim.started_at, 3),
-            tokens=end.usage.total_tokens, **({"reason": how.reason} if how.reason else {}),
-        )  # fmt: skip
+        seconds = round(store.clock() - self.claim.started_at, 3)
+        tokens = end.usage.total_tokens
+        log.info("turn.ended", context, state=end.state, reason=how.reason or "", seconds=seconds, tokens=tokens)
         return end
 
 
 def _unwritten(end: TurnEnd) -> TurnEnd:
     """What is told when the end could not be written before the process stopped; the next start closes the turn."""
-    failure = Failure(status=503, code="gateway_stopped", message="the gateway stopped before the answer was stored", kind="interrupted")
+    failure = Failure(
+        status=503,
+        code="gateway_stopped",
+        message="the gateway stopped before the answer was stored",
+        kind="interrupted",
+    )
     return msgspec.structs.replace(end, state="interrupted", message=None, failure=failure)
 
 

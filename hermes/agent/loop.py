@@ -14,11 +14,25 @@ from typing import Protocol
 import msgspec
 import trio
 
-from hermes.agent.calls import CallDelta, CallOptions, Deadlines, Delta, ModelReply, ModelRequest, OnDelta,
-ReasoningDelta, TextDelta, ToolDefinition from hermes.agent.history import History from hermes.context import
-TurnContext from hermes.intake import CallEvent, ReasoningEvent, StepEvent, TextEvent, ToolFinished, ToolStarted,
-TurnEvent from hermes.messages import Message, ToolCall, Usage, tool_result from hermes.settings import Endpoint from
-hermes.store.steps import JournalCall from hermes.toolset import Tool, run_tool
+from hermes.agent.calls import (
+    CallDelta,
+    CallOptions,
+    Deadlines,
+    Delta,
+    ModelReply,
+    ModelRequest,
+    OnDelta,
+    ReasoningDelta,
+    TextDelta,
+    ToolDefinition,
+)
+from hermes.agent.history import History
+from hermes.context import TurnContext
+from hermes.intake import CallEvent, ReasoningEvent, StepEvent, TextEvent, ToolFinished, ToolStarted, TurnEvent
+from hermes.messages import Message, ToolCall, Usage, tool_result
+from hermes.settings import Endpoint
+from hermes.store.steps import JournalCall
+from hermes.toolset import Tool, run_tool
 
 PARALLEL_CALLS = 8
 PREVIEW_CHARS = 400
@@ -101,8 +115,13 @@ class LoopEnd:
 
 
 async def run_loop(
-    settings: LoopSettings, history: History, *, door: Door, journal: Journal, emit: Callable[[TurnEvent], None],
-    first_step: int = 1
+    settings: LoopSettings,
+    history: History,
+    *,
+    door: Door,
+    journal: Journal,
+    emit: Callable[[TurnEvent], None],
+    first_step: int = 1,
 ) -> LoopEnd:
     """Ask, run what is called, ask again, until the model answers in words.
 
@@ -113,7 +132,7 @@ async def run_loop(
     Cancellation: at any point; the journal holds the open step, the history only whole ones.
     """
     usage = Usage()
-    on_delta = functools.partial(_pass_on, settings, emit)
+    on_delta = functools.partial(_pass_on, emit)
     definitions = (*(tool.definition for tool in settings.tools.values()), *settings.client_tools.values())
     number = first_step
     while True:
@@ -160,7 +179,7 @@ def _options(options: CallOptions, *, first: bool, last: bool, tools: bool) -> C
     return options if choice == options.tool_choice else msgspec.structs.replace(options, tool_choice=choice)
 
 
-def _pass_on(settings: LoopSettings, emit: Callable[[TurnEvent], None], delta: Delta) -> None:
+def _pass_on(emit: Callable[[TurnEvent], None], delta: Delta) -> None:
     match delta:
         case TextDelta(text):
             emit(TextEvent(text))
@@ -171,8 +190,12 @@ def _pass_on(settings: LoopSettings, emit: Callable[[TurnEvent], None], delta: D
 
 
 async def _run_step(
-    settings: LoopSettings, history: History, journal: Journal, emit: Callable[[TurnEvent], None], number: int,
-    message: Message
+    settings: LoopSettings,
+    history: History,
+    journal: Journal,
+    emit: Callable[[TurnEvent], None],
+    number: int,
+    message: Message,
 ) -> tuple[ToolCall, ...]:
     """Commit a step, run its calls together, take it into the history. Returns the client's calls, if it has any."""
     calls = message.tool_calls
@@ -206,8 +229,12 @@ class _Runner:
     """Runs the calls of one step; `whole` is the step once the last result is committed."""
 
     def __init__(
-        self, settings: LoopSettings, journal: Journal, emit: Callable[[TurnEvent], None], number: int, limit:
-        trio.CapacityLimiter
+        self,
+        settings: LoopSettings,
+        journal: Journal,
+        emit: Callable[[TurnEvent], None],
+        number: int,
+        limit: trio.CapacityLimiter,
     ) -> None:
         self.whole: tuple[Message, ...] = ()
         self._settings = settings
@@ -232,5 +259,3 @@ class _Runner:
 def definitions_of(names: Mapping[str, ToolDefinition], ours: Mapping[str, Tool]) -> dict[str, Tool]:
     """Ours without those whose name the client uses for a function of its own: no name is ever sent twice."""
     return {name: tool for name, tool in ours.items() if name not in names}
-
-

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hermes.settings import Config
 from hermes.sessions import Sessions
+from hermes.settings import Config
 from hermes.store import Store
 
 Json = Mapping[str, Any]

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from hermes.intake import Intake
+from hermes.intake import Intake, TurnEnd
 from hermes.messages import Message
-from hermes.settings import Config
+from hermes.settings import Config, RetentionConfig
 from hermes.store import inbox, recovery, responses, retention, sessions, steps, turns
 from hermes.store.database import Database, open_database
 from hermes.store.recovery import Recovered
@@ -54,7 +54,9 @@ class InboxTable(_Tables):
 
     async def accept(self, intake: Intake) -> Accepted:
         """Commit one event; see `hermes.store.inbox.accept`."""
-        return await self._write(inbox.accept, intake, self._clock(), self._config.retention.ephemeral_s)
+        kept = self._config.retention
+        lasts_s = kept.ephemeral_s if intake.payload.response is None else max(kept.ephemeral_s, kept.responses_s)
+        return await self._write(inbox.accept, intake, self._clock(), lasts_s)
 
     async def stop(self, key: str, event_id: str) -> tuple[tuple[Settled, ...], frozenset[str]]:
         """End every row that waits in this mailbox now; tells which events are in a turn."""
@@ -80,7 +82,7 @@ class TurnTable(_Tables):
         )  # fmt: skip
         return await self._write(turns.take_up, look)
 
-    async def finish(self, how: Finish) -> tuple[turns.TurnEnd, tuple[Message, ...]]:
+    async def finish(self, how: Finish) -> tuple[TurnEnd, tuple[Message, ...]]:
         """End a turn in one transaction."""
         return await self._write(turns.finish, how, self._boot_id, self._clock())
 
@@ -92,6 +94,10 @@ class TurnTable(_Tables):
         """A detached run."""
         return await self._read(turns.run, event_id)
 
+    async def open_runs(self) -> int:
+        """How many runs wait or run."""
+        return await self._read(turns.open_runs)
+
     async def run_events(self, event_id: str, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Stored events of a run."""
         return await self._read(turns.run_events, event_id, after, limit)
@@ -101,7 +107,12 @@ class StepTable(_Tables):
     """The journal of a step."""
 
     async def open(
-        self, claim: Claim, number: int, message: Message, calls: Sequence[steps.JournalCall], events: Sequence[tuple[int, bytes]]
+        self,
+        claim: Claim,
+        number: int,
+        message: Message,
+        calls: Sequence[steps.JournalCall],
+        events: Sequence[tuple[int, bytes]],
     ) -> tuple[Message, ...]:
         """Commit the assistant's message and its calls before any of them runs, and what a run has told so far."""
 
@@ -163,16 +174,24 @@ class SessionTable(_Tables):
         return await self._write(sessions.delete, session_id)
 
     async def fork(
-        self, session_id: str, new_id: str, *, title: str | None = None, upto: int | None = None
+        self,
+        session_id: str,
+        new_id: str,
+        *,
+        title: str | None = None,
+        upto: int | None = None,
+        ephemeral: bool = False,
     ) -> SessionRow:
-        """Copy a conversation."""
-        return await self._write(sessions.fork, session_id, new_id, self._clock(), title=title, upto=upto)
+        """Copy a conversation. Raises RequestError 404, 409."""
+        now, kept = self._clock(), self._config.retention
+        expires_at = now + max(kept.ephemeral_s, kept.responses_s) if ephemeral else None
+        return await self._write(sessions.fork, session_id, new_id, now, title=title, upto=upto, expires_at=expires_at)
 
     async def history(self, session_id: str) -> list[Message]:
         """All that a model may see."""
         return await self._read(sessions.history, session_id)
 
-    async def messages(self, session_id: str, *, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
+    async def messages(self, session_id: str, *, after: int | None = None, limit: int = 1000) -> list[StoredMessage]:
         """Stored messages with their places."""
         return await self._read(sessions.messages, session_id, after=after, limit=limit)
 
@@ -183,10 +202,6 @@ class ResponseTable(_Tables):
     async def get(self, response_id: str, principal: str) -> StoredResponse | None:
         """The response of this id."""
         return await self._read(responses.get, response_id, principal)
-
-    async def is_latest(self, stored: StoredResponse) -> bool:
-        """Whether a continuation needs no fork."""
-        return await self._read(responses.is_latest, stored)
 
     async def delete(self, response_id: str, principal: str) -> bool:
         """Forget a response."""
@@ -208,7 +223,7 @@ class Store:
         self.sessions = SessionTable(*group)
         self.responses = ResponseTable(*group)
 
-    async def forget_old(self, settings: retention.RetentionConfig) -> int:
+    async def forget_old(self, settings: RetentionConfig) -> int:
         """Remove what is past its time, a bounded batch. Returns how many rows went."""
         return await self.database.write(lambda con: retention.sweep(con, settings, self.clock()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from hermes.errors import RequestError
 from hermes.intake import Failure, Intake, RowState, TurnEnd, decode_end, decode_payload, encode_payload
@@ -16,14 +17,13 @@ COLUMNS = (
 )
 
 
-def row(values: tuple[object, ...]) -> InboxRow:
+def row(values: tuple[Any, ...]) -> InboxRow:
     """An inbox row from the columns of `COLUMNS`."""
-    (id_, event_id, key, mode, source, principal, busy, may_change, accepted_at, attempts, resume, state, reason, turn, payload) = values  # fmt: skip  # noqa: E501
-    return InboxRow(
-        id=id_, event_id=event_id, session_key=key, mode=mode, source=source, principal=principal, busy=busy,
-        may_change=bool(may_change), accepted_at=accepted_at, attempts=attempts, resume=bool(resume), state=state,
-        reason=reason, turn_id=turn, payload=decode_payload(payload),
-    )  # fmt: skip  # type: ignore[arg-type]
+    names = COLUMNS.split(", ")
+    found = dict(zip(names, values, strict=True))
+    found["may_change"], found["resume"] = bool(found["may_change"]), bool(found["resume"])
+    found["payload"] = decode_payload(found["payload"])
+    return InboxRow(**found)
 
 
 def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: float) -> Accepted:
@@ -37,9 +37,12 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
     if known is not None:
         return known
     session = sessions.get_open(con, intake.session_key)
+    if intake.existing:
+        if session is None or session.id != (intake.session_id or session.id):
+            raise sessions.not_found(intake.session_id or intake.session_key)
+        if intake.after is not None and not sessions.is_at(con, session, intake.after):
+            raise RequestError(409, "the session has gone on since", code="session_moved")
     if session is None:
-        if intake.existing:
-            raise sessions.not_found(intake.session_key)
         session = sessions.create(
             con,
             session_id=intake.session_id or intake.session_key,
@@ -57,7 +60,9 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
                 409, f"{intake.max_queued} requests wait for this session already", code="session_busy", retry_after_s=5
             )
     (seq,) = con.execute(
-        "UPDATE sessions SET next_event = next_event + 1 WHERE id = ? RETURNING next_event - 1", (session.id,)
+        "UPDATE sessions SET next_event = next_event + 1, expires_at = CASE WHEN expires_at IS NULL THEN NULL ELSE ? END"
+        " WHERE id = ? RETURNING next_event - 1",
+        (now + ephemeral_s, session.id),
     ).fetchone()
     written = con.execute(
         "INSERT OR IGNORE INTO inbox (account, chat, event_id, kind, session_key, seq, mode, source, principal, busy,"
@@ -84,21 +89,22 @@ def _by_key(con: sqlite3.Connection, intake: Intake) -> Accepted | None:
     if intake.idempotency is None:
         return None
     found = con.execute(
-        "SELECT k.fingerprint, k.event_id, i.state, i.session_key, t.changed, t.outcome FROM idempotency k"
+        "SELECT k.fingerprint, k.event_id, i.state, coalesce(s.id, i.session_key), t.changed, t.outcome FROM idempotency k"
         " JOIN inbox i ON i.event_id = k.event_id LEFT JOIN turns t ON t.id = i.turn_id"
+        " LEFT JOIN sessions s ON s.key = i.session_key AND s.ended_at IS NULL"
         " WHERE k.principal = ? AND k.route = ? AND k.key = ?",
         (intake.principal, intake.idempotency.route, intake.idempotency.key),
     ).fetchone()
     if found is None:
         return None
-    fingerprint, event_id, state, session_key, changed, outcome = found
+    fingerprint, event_id, state, session_id, changed, outcome = found
     if fingerprint != intake.idempotency.fingerprint:
         raise RequestError(
             422, "this Idempotency-Key was used with another request body", code="idempotency_key_reused"
         )
     end = decode_end(outcome) if outcome is not None else None
     if state in ("pending", "live"):
-        return Accepted(event_id=event_id, session_id=session_key, fresh=False)
+        return Accepted(event_id=event_id, session_id=session_id, fresh=False)
     if end is not None and end.state == "done":
         return Accepted(event_id=event_id, session_id=end.session_id, fresh=False, end=end)
     if changed:
@@ -122,14 +128,18 @@ def end_of(con: sqlite3.Connection, event_id: str) -> TurnEnd | None:
 
 
 def settle(
-    con: sqlite3.Connection, event: InboxRow, state: RowState, reason: str, failure: Failure, session_id: str, now: float
+    con: sqlite3.Connection,
+    event: InboxRow,
+    state: RowState,
+    reason: str,
+    failure: Failure,
+    session_id: str,
+    now: float,
 ) -> Settled:
     """End a row without running it."""
-    con.execute(
-        "UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?", (state, reason, now, event.id)
-    )
+    con.execute("UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?", (state, reason, now, event.id))
     end = TurnEnd(
-        event_id=event.event_id, session_id=session_id, state="interrupted" if state == "interrupted" else "failed",
+        event_id=event.event_id, session_id=session_id, state="interrupted" if state in ("interrupted", "stopped") else "failed",
         created_at=event.accepted_at, failure=failure,
     )  # fmt: skip
     return Settled(event_id=event.event_id, end=end)
@@ -167,5 +177,3 @@ def waiting_keys(con: sqlite3.Connection, limit: int) -> list[str]:
         "SELECT session_key FROM inbox WHERE state = 'pending' GROUP BY session_key ORDER BY min(id) LIMIT ?", (limit,)
     )
     return [key for (key,) in found]
-
-

@@ -44,7 +44,8 @@ def recover(con: sqlite3.Connection, boot_id: str, now: float) -> Recovered:
             failure=failure,
         )  # fmt: skip
         con.execute(
-            "UPDATE turns SET state = 'interrupted', ended_at = ?, outcome = ? WHERE id = ?", (now, encode_end(end), turn_id)
+            "UPDATE turns SET state = 'interrupted', ended_at = ?, outcome = ? WHERE id = ?",
+            (now, encode_end(end), turn_id),
         )
     interrupted = con.execute(
         "UPDATE inbox SET state = 'interrupted', reason = ?, finished_at = ?"
@@ -52,6 +53,7 @@ def recover(con: sqlite3.Connection, boot_id: str, now: float) -> Recovered:
         (REASON, now),
     ).rowcount
     resumed = con.execute(
-        "UPDATE inbox SET state = 'pending', resume = 1, reason = ? WHERE state = 'live' AND mode != 'attended'", (REASON,)
+        "UPDATE inbox SET state = 'pending', resume = 1, reason = ? WHERE state = 'live' AND mode != 'attended'",
+        (REASON,),
     ).rowcount
     return Recovered(turns_cut=len(running), rows_interrupted=interrupted, rows_resumed=resumed)

@@ -19,7 +19,8 @@ class StoredResponse:
 
     Args:
         id: what `previous_response_id` names.
-        session_id, upto: the conversation, and the place in it that a continuation starts from.
+        session_id, session_key: the conversation and its mailbox.
+        upto: the place in it that a continuation starts from.
         record: what the request asked, as far as the object echoes it.
         end: how its turn ended.
     """
@@ -27,6 +28,7 @@ class StoredResponse:
     id: str
     principal: str
     session_id: str
+    session_key: str
     event_id: str
     upto: int
     record: ResponseRecord
@@ -52,30 +54,19 @@ def keep(con: sqlite3.Connection, event: InboxRow, session_id: str, end: TurnEnd
 def get(con: sqlite3.Connection, response_id: str, principal: str) -> StoredResponse | None:
     """The response of this id, if this principal made it."""
     found = con.execute(
-        "SELECT id, principal, session_id, event_id, upto, record, outcome FROM responses WHERE id = ? AND principal = ?",
+        "SELECT r.id, r.principal, r.session_id, s.key, r.event_id, r.upto, r.record, r.outcome FROM responses r"
+        " JOIN sessions s ON s.id = r.session_id WHERE r.id = ? AND r.principal = ?",
         (response_id, principal),
     ).fetchone()
     if found is None:
         return None
-    id_, principal_, session_id, event_id, upto, record, outcome = found
+    id_, principal_, session_id, session_key, event_id, upto, record, outcome = found
     return StoredResponse(
-        id=id_, principal=principal_, session_id=session_id, event_id=event_id, upto=upto,
+        id=id_, principal=principal_, session_id=session_id, session_key=session_key, event_id=event_id, upto=upto,
         record=_record.decode(record), end=decode_end(outcome),
     )  # fmt: skip
 
 
-def is_latest(con: sqlite3.Connection, stored: StoredResponse) -> bool:
-    """Whether nothing has been said in its conversation since, so that a continuation needs no fork."""
-    found = con.execute(
-        "SELECT 1 FROM sessions s WHERE s.id = ? AND s.next_message - 1 = ? AND s.ended_at IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.session_key = s.key AND i.state IN ('pending', 'live'))",
-        (stored.session_id, stored.upto),
-    ).fetchone()
-    return found is not None
-
-
 def delete(con: sqlite3.Connection, response_id: str, principal: str) -> bool:
     """Forget a response; the conversation stays. False if there was none."""
-    return bool(
-        con.execute("DELETE FROM responses WHERE id = ? AND principal = ?", (response_id, principal)).rowcount
-    )
+    return bool(con.execute("DELETE FROM responses WHERE id = ? AND principal = ?", (response_id, principal)).rowcount)

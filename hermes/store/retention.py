@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from hermes.settings import RetentionConfig
 from hermes.ids import id_before
+from hermes.settings import RetentionConfig
 from hermes.store import sessions
 
 BATCH = 500
@@ -28,7 +28,9 @@ def sweep(con: sqlite3.Connection, settings: RetentionConfig, now: float) -> int
     ).rowcount
     old = "SELECT event_id FROM inbox WHERE finished_at IS NOT NULL AND finished_at < ? LIMIT ?"
     gone += con.execute(f"DELETE FROM run_events WHERE event_id IN ({old})", (finished, BATCH)).rowcount
-    gone += con.execute(f"DELETE FROM inbox WHERE finished_at IS NOT NULL AND event_id IN ({old})", (finished, BATCH)).rowcount
+    gone += con.execute(
+        f"DELETE FROM inbox WHERE finished_at IS NOT NULL AND event_id IN ({old})", (finished, BATCH)
+    ).rowcount
     gone += con.execute(
         "DELETE FROM turns WHERE id IN (SELECT id FROM turns WHERE id < ? AND ended_at IS NOT NULL LIMIT ?)",
         (id_before("turn", finished), BATCH),

@@ -40,6 +40,14 @@ def get_open(con: sqlite3.Connection, key: str) -> SessionRow | None:
     return None if found is None else _row(found)
 
 
+def is_at(con: sqlite3.Connection, session: SessionRow, messages: int) -> bool:
+    """Whether a conversation holds exactly so many messages and nothing waits or runs in it."""
+    if session.messages != messages:
+        return False
+    query = "SELECT 1 FROM inbox WHERE session_key = ? AND state IN ('pending', 'live') LIMIT 1"
+    return con.execute(query, (session.key,)).fetchone() is None
+
+
 def create(
     con: sqlite3.Connection,
     *,
@@ -107,8 +115,15 @@ def delete(con: sqlite3.Connection, session_id: str) -> bool:
     con.execute(f"DELETE FROM calls WHERE turn_id IN ({turns})", (session_id,))
     con.execute("DELETE FROM steps WHERE session_id = ?", (session_id,))
     con.execute("DELETE FROM messages WHERE session_id = ?", (session_id,))
-    con.execute(f"DELETE FROM run_events WHERE event_id IN (SELECT event_id FROM turns WHERE id IN ({turns}))", (session_id,))
+    con.execute(
+        f"DELETE FROM run_events WHERE event_id IN (SELECT event_id FROM turns WHERE id IN ({turns}))", (session_id,)
+    )
     con.execute("DELETE FROM responses WHERE session_id = ?", (session_id,))
+    con.execute(
+        "UPDATE inbox SET payload = NULL WHERE finished_at IS NOT NULL"
+        " AND event_id IN (SELECT event_id FROM turns WHERE session_id = ?)",
+        (session_id,),
+    )
     con.execute("DELETE FROM turns WHERE session_id = ? AND state != 'running'", (session_id,))
     con.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
     return True
@@ -139,19 +154,50 @@ def history(con: sqlite3.Connection, session_id: str) -> list[Message]:
     return [*prefix, *(decode_message(body) for (body,) in bodies)]
 
 
-def messages(con: sqlite3.Connection, session_id: str, *, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
-    """Stored messages after a place, in order. Messages of a client's own history have places of 0 and below."""
-    found = con.execute(
+def messages(
+    con: sqlite3.Connection, session_id: str, *, after: int | None = None, limit: int = 1000
+) -> list[StoredMessage]:
+    """Messages after a place (None: from the beginning), in order.
+
+    Messages of a client's own history have places of 0 and below, no turn, and the session's time.
+    """
+    found: list[StoredMessage] = []
+    if after is None or after < 0:
+        found = _prefix(con, session_id, after)[:limit]
+    rows = con.execute(
         "SELECT seq, turn_id, created_at, body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq LIMIT ?",
-        (session_id, after, limit),
+        (session_id, max(0, after or 0), limit - len(found)),
     )
-    return [
+    found += [
         StoredMessage(seq=seq, turn_id=turn_id, created_at=created_at, message=decode_message(body))
-        for seq, turn_id, created_at, body in found
+        for seq, turn_id, created_at, body in rows
+    ]
+    return found
+
+
+def _prefix(con: sqlite3.Connection, session_id: str, after: int | None) -> list[StoredMessage]:
+    row = con.execute("SELECT prefix, created_at FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    if row is None or row[0] is None:
+        return []
+    prefix = decode_messages(row[0])
+    first = 1 - len(prefix)
+    return [
+        StoredMessage(seq=seq, turn_id="", created_at=row[1], message=message)
+        for seq, message in enumerate(prefix, first)
+        if after is None or seq > after
     ]
 
 
-def fork(con: sqlite3.Connection, session_id: str, new_id: str, now: float, *, title: str | None, upto: int | None) -> SessionRow:
+def fork(
+    con: sqlite3.Connection,
+    session_id: str,
+    new_id: str,
+    now: float,
+    *,
+    title: str | None,
+    upto: int | None,
+    expires_at: float | None = None,
+) -> SessionRow:
     """Copy a conversation up to a place (all of it by default) into a new one. Raises RequestError 404, 409."""
     source = get(con, session_id)
     if source is None:
@@ -160,7 +206,7 @@ def fork(con: sqlite3.Connection, session_id: str, new_id: str, now: float, *, t
     create(
         con, session_id=new_id, key=new_id, source=source.source, principal=source.principal, now=now,
         title=title if title is not None else source.title, model=source.model, instructions=source.instructions,
-        prefix=prefix, parent_id=session_id,
+        prefix=prefix, parent_id=session_id, expires_at=expires_at,
     )  # fmt: skip
     last = source.messages if upto is None else min(upto, source.messages)
     con.execute(

@@ -69,7 +69,8 @@ def open_step(
 def start_call(con: sqlite3.Connection, turn_id: str, number: int, position: int) -> None:
     """Commit that a call with side effects begins now."""
     con.execute(
-        "UPDATE calls SET state = 'started' WHERE turn_id = ? AND number = ? AND position = ?", (turn_id, number, position)
+        "UPDATE calls SET state = 'started' WHERE turn_id = ? AND number = ? AND position = ?",
+        (turn_id, number, position),
     )
     con.execute("UPDATE turns SET changed = 1 WHERE id = ?", (turn_id,))
 
@@ -145,12 +146,15 @@ def close_open(con: sqlite3.Connection, turn_id: str, reason: str, now: float) -
     return tuple(closed)
 
 
-def _close_if_whole(con: sqlite3.Connection, turn_id: str, number: int, session_id: str, now: float) -> tuple[Message, ...]:
+def _close_if_whole(
+    con: sqlite3.Connection, turn_id: str, number: int, session_id: str, now: float
+) -> tuple[Message, ...]:
     calls = _calls(con, turn_id, number)
-    if any(result is None for *_, result in calls):
+    results = [result for *_, result in calls if result is not None]
+    if len(results) < len(calls):
         return ()
     (body,) = con.execute("SELECT message FROM steps WHERE turn_id = ? AND number = ?", (turn_id, number)).fetchone()
-    step = (decode_message(body), *(decode_message(result) for *_, result in calls))
+    step = (decode_message(body), *(decode_message(result) for result in results))
     _forget(con, turn_id, number)
     sessions.append(con, session_id, turn_id, step, now)
     return step

@@ -14,7 +14,7 @@ import msgspec
 
 from hermes.errors import HermesError
 from hermes.intake import Failure, TurnEnd, decode_end, encode_end
-from hermes.messages import Message, Text
+from hermes.messages import Message, Text, decode_message
 from hermes.store import inbox, responses, sessions, steps
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 
@@ -81,17 +81,24 @@ def _refusal(
 ) -> tuple[str, str, Failure] | None:
     """Why a row is not begun, as (state, reason, failure); None when it may be."""
     if event.event_id in look.left:
-        failure = Failure(status=499, code="client_left", message="the caller left before its turn began", kind="interrupted")
+        failure = Failure(
+            status=499, code="client_left", message="the caller left before its turn began", kind="interrupted"
+        )
         return "interrupted", "the caller left", failure
     if event.attempts >= MAX_ATTEMPTS:
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
     results = [each.tool_call_id for each in event.payload.messages if each.role == "tool"]
     if results and not event.resume and session.messages:
-        unknown = set(results) - steps.awaited(con, session.id)
+        called = {call.id for each in event.payload.messages for call in each.tool_calls}
+        unknown = set(results) - called - steps.awaited(con, session.id)
         if unknown:
             words = f"no call of this session waits for a result of {sorted(map(str, unknown))[0]!r}"
-            return "refused", "unknown call", Failure(status=400, code="unknown_tool_call", message=words, kind="invalid_request_error")
+            return (
+                "refused",
+                "unknown call",
+                Failure(status=400, code="unknown_tool_call", message=words, kind="invalid_request_error"),
+            )
     return None
 
 
@@ -135,7 +142,9 @@ def _first_event(con: sqlite3.Connection, event: InboxRow) -> int:
     """Where the numbers of a row's events begin: after a death, well above what may have been seen and was not stored."""
     if not event.resume:
         return 1
-    (last,) = con.execute("SELECT coalesce(max(number), 0) FROM run_events WHERE event_id = ?", (event.event_id,)).fetchone()
+    (last,) = con.execute(
+        "SELECT coalesce(max(number), 0) FROM run_events WHERE event_id = ?", (event.event_id,)
+    ).fetchone()
     return int(last) + RESUME_GAP
 
 
@@ -190,7 +199,7 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
     transcript = con.execute(
         "SELECT body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq", (claim.session.id, claim.base)
     )
-    said = [sessions.decode_message(body) for (body,) in transcript]
+    said = [decode_message(body) for (body,) in transcript]
     end = msgspec.structs.replace(how.end, transcript=tuple(m for m in said if m.role in ("assistant", "tool")))
     ended = con.execute(
         "UPDATE turns SET state = ?, ended_at = ?, outcome = ? WHERE id = ? AND state = 'running' AND boot_id = ?",
@@ -271,6 +280,12 @@ def run(con: sqlite3.Connection, event_id: str) -> RunRow | None:
         turn_state=found[5], started_at=found[6], ended_at=found[7],
         end=decode_end(found[8]) if found[8] is not None else None,
     )  # fmt: skip
+
+
+def open_runs(con: sqlite3.Connection) -> int:
+    """How many detached runs wait or run."""
+    found = con.execute("SELECT count(*) FROM inbox WHERE state IN ('pending', 'live') AND source = 'runs'").fetchone()
+    return int(found[0])
 
 
 def run_events(con: sqlite3.Connection, event_id: str, after: int, limit: int) -> list[tuple[int, bytes]]:

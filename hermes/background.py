@@ -1,0 +1,77 @@
+"""What goes on beside the turns: following the configuration, forgetting what is old, warming up, checking after an unclean stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import trio
+
+from hermes.current import Current
+from hermes.errors import StoreUnavailable
+from hermes.observe.logs import get_log
+from hermes.settings import Config, ModelConfig
+from hermes.store import Store
+
+log = get_log(__name__)
+
+SWEEP_PAUSE_S = 0.05  # between two batches of a sweep, so that turns get their commits in between
+
+
+class ModelParts(Protocol):
+    """What of the model door is used here."""
+
+    def configure(self, settings: ModelConfig) -> None:
+        """Take over new settings."""
+        ...
+
+    async def warm(self) -> None:
+        """Load what the first call needs."""
+        ...
+
+
+@asynccontextmanager
+async def open_background(
+    current: Current, store: Store, door: ModelParts, further: tuple[Callable[[], Awaitable[None]], ...] = ()
+) -> AsyncIterator[None]:
+    """Run the tasks that nobody waits for.
+
+    Args:
+        further: tasks that never return, run beside.
+
+    Lifetime: enter = started; exit = cancelled and gone. An error in one of them is a bug of the core and ends the process.
+    """
+
+    def configure(config: Config) -> None:
+        door.configure(config.model)
+
+    current.listen(configure)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(current.watch)
+        nursery.start_soon(_sweep, current, store)
+        nursery.start_soon(_warm_up, store, door)
+        for task in further:
+            nursery.start_soon(task)
+        yield
+        nursery.cancel_scope.cancel("left")
+
+
+async def _warm_up(store: Store, door: ModelParts) -> None:
+    """After the listener is ready: load the model library off the loop, then look at a database that was not closed."""
+    await door.warm()
+    if store.database.unclean:
+        await store.database.quick_check()
+        log.info("store.checked", after="an unclean stop")
+
+
+async def _sweep(current: Current, store: Store) -> None:
+    """Forget what retention says, batch by batch."""
+    while True:
+        try:
+            while gone := await store.forget_old(current.config.retention):
+                log.debug("store.forgot", rows=gone)
+                await trio.sleep(SWEEP_PAUSE_S)
+        except StoreUnavailable as error:
+            log.warning("store.sweep_waits", error=error)
+        await trio.sleep(current.config.retention.sweep_s)
