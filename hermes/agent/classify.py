@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from hermes.agent.clients import CallFailed, ClientsClosing, EndpointUnusable
 from hermes.agent.sse import SseOverflow
-from hermes.agent.wire import NotProtocol, ReplyTooLarge, StreamCut, Unsupported, UpstreamError
+from hermes.agent.wire import NotProtocol, ReplyTooLarge, RequestTooLarge, StreamCut, Unsupported, UpstreamError
 from hermes.errors import ContextOverflow, ModelError, ModelProtocolError, ModelRefused, ModelUnavailable
 
 
@@ -164,6 +164,8 @@ def classify(exc: BaseException) -> Failure:
         return Failure("garbage", str(exc), sample=exc.sample)
     if isinstance(exc, StreamCut):
         return Failure("cut", str(exc))
+    if isinstance(exc, RequestTooLarge):
+        return Failure("context_overflow", str(exc))
     if isinstance(exc, Unsupported):
         return Failure("unsupported", str(exc), status=400)
     if isinstance(exc, (ReplyTooLarge, SseOverflow)):

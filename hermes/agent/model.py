@@ -13,7 +13,7 @@ import trio
 from hermes.agent import demo
 from hermes.agent.calls import Deadlines, Delta, ModelReply, ModelRequest, OnDelta
 from hermes.agent.classify import Action, Failure, classify, error_of
-from hermes.agent.clients import ModelClients, open_model_clients
+from hermes.agent.clients import CallFailed, ModelClients, open_model_clients
 from hermes.agent.exchange import FAILURES, Exchange
 from hermes.agent.validate import check_history
 from hermes.agent.wire import Decoded
@@ -90,6 +90,11 @@ class ModelDoor:
         self._settings = settings
         self._cool_until.clear()
         self.clients.configure(settings)
+
+    def passed_over(self) -> dict[str, float]:
+        """Endpoints that are passed over because they failed, and for how many more seconds; for status pages."""
+        now = trio.current_time()
+        return {endpoint_name(known): until - now for known, until in self._cool_until.items() if until > now}
 
     async def warm(self) -> None:
         """Load what the first call needs, in worker threads, once the listener is ready. Nothing for the demo model."""
@@ -203,7 +208,9 @@ class ModelDoor:
                 raise _Failed(exchange.silent())
             return _reply(exchange.decoder.result(), endpoint)
         except FAILURES as exc:
-            if exchange.complete:  # cut after the last word: nothing is missing but the farewell
+            if exchange.complete and isinstance(
+                exc, CallFailed
+            ):  # cut after the last word: nothing is missing but the farewell
                 return _reply(exchange.decoder.result(), endpoint)
             failure = classify(exc)
         except _Failed as exc:

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from hermes.agent.calls import ToolDefinition
-from hermes.messages import Audio, Entry, Image, Message, Text
+from hermes.messages import Audio, Entry, Image, Message, Role, Text
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 MAX_MESSAGES = 100_000
 MAX_BYTES = 268_435_456
+NONE_OPEN: frozenset[str] = frozenset()
 
 
 class HistoryInvalid(ValueError):
@@ -47,6 +48,45 @@ def _size(message: Message) -> int:
     return size
 
 
+def _advance(index: int, message: Message, before: Role | None, pending: frozenset[str]) -> frozenset[str]:
+    """The calls that are open after this message. Raises HistoryInvalid if it may not stand here."""
+    role = message.role
+    if role == "tool":
+        if not message.tool_call_id:
+            raise HistoryInvalid(index, "a tool result needs the id of its call")
+        if message.tool_call_id not in pending:
+            raise HistoryInvalid(index, f"no open call has the id {message.tool_call_id!r}")
+        if message.tool_calls:
+            raise HistoryInvalid(index, "a tool result cannot call tools")
+        return pending - {message.tool_call_id}
+    if pending:
+        raise HistoryInvalid(index, f"the call {min(pending)!r} has no result before this message")
+    if role == "system" and before not in (None, "system"):
+        raise HistoryInvalid(index, "a system message comes before all others")
+    calls = message.tool_calls
+    if role != "assistant":
+        if calls:
+            raise HistoryInvalid(index, "only an assistant message calls tools")
+        return NONE_OPEN
+    if before == "assistant":
+        raise HistoryInvalid(index, "an assistant message follows another one")
+    if not calls:
+        return NONE_OPEN
+    ids = frozenset(call.id for call in calls)
+    if "" in ids:
+        raise HistoryInvalid(index, "a call without an id")
+    if len(ids) != len(calls):
+        raise HistoryInvalid(index, "two calls with the same id")
+    return ids
+
+
+def _check_end(length: int, last: Role | None, pending: frozenset[str]) -> None:
+    if pending:
+        raise HistoryInvalid(length - 1, f"the call {min(pending)!r} has no result")
+    if last in (None, "system"):
+        raise HistoryInvalid(None, "there is no message to answer")
+
+
 class HistoryGuard(Sequence[Entry]):
     """A history that is valid by construction: each message is checked once, when it is added.
 
@@ -69,7 +109,7 @@ class HistoryGuard(Sequence[Entry]):
         self, entries: Iterable[Entry] = (), *, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES
     ) -> None:
         self._entries: list[Entry] = []
-        self._open: set[str] = set()
+        self._open = NONE_OPEN
         self._size = 0
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -85,54 +125,28 @@ class HistoryGuard(Sequence[Entry]):
             raise HistoryInvalid(index, f"more than {self._max_messages} messages")
         if size > self._max_bytes:
             raise HistoryInvalid(index, f"the history is larger than {self._max_bytes} characters")
-        if message.role == "tool":
-            self._check_result(index, message)
-            self._open.discard(message.tool_call_id or "")
-        else:
-            calls = self._check_turn(index, message)
-            if calls:
-                self._open = calls
+        before = self._entries[-1].message.role if self._entries else None
+        self._open = _advance(index, message, before, self._open)
         self._entries.append(entry)
         self._size = size
 
-    def _check_result(self, index: int, message: Message) -> None:
-        if not message.tool_call_id:
-            raise HistoryInvalid(index, "a tool result needs the id of its call")
-        if message.tool_call_id not in self._open:
-            raise HistoryInvalid(index, f"no open call has the id {message.tool_call_id!r}")
-        if message.tool_calls:
-            raise HistoryInvalid(index, "a tool result cannot call tools")
+    def replace_last(self, entry: Entry) -> None:
+        """Put a longer message of the same role in place of the last one, which has no open calls.
 
-    def _check_turn(self, index: int, message: Message) -> set[str]:
-        if self._open:
-            raise HistoryInvalid(index, f"the call {min(self._open)!r} has no result before this message")
-        before = self._entries[-1].message.role if self._entries else None
-        if message.role == "system" and before not in (None, "system"):
-            raise HistoryInvalid(index, "a system message comes before all others")
-        if message.role != "assistant":
-            if message.tool_calls:
-                raise HistoryInvalid(index, "only an assistant message calls tools")
-            return set()
-        if before == "assistant":
-            raise HistoryInvalid(index, "an assistant message follows another one")
-        ids = {call.id for call in message.tool_calls}
-        if "" in ids:
-            raise HistoryInvalid(index, "a call without an id")
-        if len(ids) != len(message.tool_calls):
-            raise HistoryInvalid(index, "two calls with the same id")
-        return ids
+        Raises HistoryInvalid, and then the last message is gone.
+        """
+        last = self._entries.pop()
+        self._size -= _size(last.message)
+        self.append(entry)
 
     @property
     def open_calls(self) -> frozenset[str]:
         """The ids of the last assistant message's calls that have no result yet."""
-        return frozenset(self._open)
+        return self._open
 
     def check_sendable(self) -> None:
         """Raise HistoryInvalid unless this can be sent as it is: not empty, and no call without its result."""
-        if self._open:
-            raise HistoryInvalid(len(self._entries) - 1, f"the call {min(self._open)!r} has no result")
-        if not self._entries or self._entries[-1].message.role == "system":
-            raise HistoryInvalid(None, "there is no message to answer")
+        _check_end(len(self._entries), self._entries[-1].message.role if self._entries else None, self._open)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -162,5 +176,12 @@ def check_tools(tools: Sequence[ToolDefinition]) -> None:
 def check_history(entries: Sequence[Entry], tools: Sequence[ToolDefinition] = ()) -> None:
     """Raise HistoryInvalid unless this can be sent. A `HistoryGuard` is valid already and costs nothing here."""
     check_tools(tools)
-    guard = entries if isinstance(entries, HistoryGuard) else HistoryGuard(entries)
-    guard.check_sendable()
+    if isinstance(entries, HistoryGuard):
+        entries.check_sendable()
+        return
+    before: Role | None = None
+    pending = NONE_OPEN
+    for index, entry in enumerate(entries):
+        pending = _advance(index, entry.message, before, pending)
+        before = entry.message.role
+    _check_end(len(entries), before, pending)

@@ -36,6 +36,10 @@ class ReplyTooLarge(Exception):
     """The reply is larger than `max_output_bytes`."""
 
 
+class RequestTooLarge(Exception):
+    """The request is larger than any provider takes."""
+
+
 class Unsupported(Exception):
     """This protocol has no way to say what the request asks for."""
 

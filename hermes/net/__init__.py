@@ -8,10 +8,11 @@ from hermes.net.network import (
     open_background,
     open_network,
 )
-from hermes.net.transport import HTTP_ERRORS, check_urls
+from hermes.net.transport import HTTP_ERRORS, HttpResponse, check_urls
 
 __all__ = [
     "HTTP_ERRORS",
+    "HttpResponse",
     "Network",
     "NetworkStatistics",
     "check_urls",

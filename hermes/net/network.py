@@ -67,8 +67,8 @@ class NetworkStatistics:
 class Network:
     """Makes HTTP clients that share one TLS context. Use `open_network()`."""
 
-    def __init__(self) -> None:
-        self._tls: ssl.SSLContext | None = None
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._making = trio.Lock()
         self._transports: set[NetTransport] = set()
         self._some = trio.Event()
@@ -148,15 +148,16 @@ def _make_tls() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def open_network(*, reap_s: float = REAP_S) -> AsyncIterator[Network]:
+async def open_network(*, reap_s: float = REAP_S, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
     """The gateway's HTTP: one TLS context, and a task that closes idle connections whose peer has gone.
 
     Args:
         reap_s: how often idle connections are looked at while any client is open.
+        tls: instead of a context that trusts what the system trusts.
 
     Lifetime: clients made here are closed by their owners, inside this scope.
     """
-    network = Network()
+    network = Network(tls)
     async with open_background() as nursery:
         nursery.start_soon(network._reap, reap_s)
         yield network

@@ -35,6 +35,8 @@ ERRORS: dict[type[Exception], type[httpx2.TransportError]] = {
 }
 _CAUGHT = tuple(ERRORS)
 
+HttpResponse = httpx2.Response
+
 # Everything that using a client may raise besides cancellation.
 HTTP_ERRORS: tuple[type[Exception], ...] = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, ssl.SSLError)
 
