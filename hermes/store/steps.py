@@ -122,6 +122,17 @@ def close_awaiting(con: sqlite3.Connection, session_id: str, supplied: Sequence[
     return messages
 
 
+def unanswered(history: Sequence[Message], supplied: Sequence[Message]) -> list[Message]:
+    """What stands in for results of the history's last calls that are not supplied.
+
+    A client's own history may end with calls whose results came with a request that never began; the next one need not
+    bring them again, and without any the conversation could not be sent to a provider ever after.
+    """
+    results = {message.tool_call_id for message in supplied if message.role == "tool"}
+    calls = history[-1].tool_calls if history else ()
+    return [_note(call.id, call.name, NOT_PROVIDED) for call in calls if call.id not in results]
+
+
 def close_open(con: sqlite3.Connection, turn_id: str, reason: str, now: float) -> tuple[Message, ...]:
     """Close a turn's open step as it stands and add it to the history: nothing of it will ever run again."""
     found = con.execute(

@@ -89,8 +89,10 @@ def _refusal(
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
     results = [each.tool_call_id for each in event.payload.messages if each.role == "tool"]
-    if results and not event.resume and session.messages:
+    if results and not event.resume:
         called = {call.id for each in event.payload.messages for call in each.tool_calls}
+        if session.has_prefix and not session.messages:
+            called |= {call.id for call in sessions.history(con, session.id)[-1].tool_calls}
         unknown = set(results) - called - steps.awaited(con, session.id)
         if unknown:
             words = f"no call of this session waits for a result of {sorted(map(str, unknown))[0]!r}"
@@ -129,6 +131,8 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
     con.execute("UPDATE sessions SET turns = turns + 1 WHERE id = ?", (session.id,))
     new = [message for each in rows if not each.resume for message in _content(each, look)]
     appended = [] if first.resume else steps.close_awaiting(con, session.id, new)
+    if session.has_prefix and not session.messages and not first.resume:
+        appended += steps.unanswered(sessions.history(con, session.id), new)
     answered = {message.tool_call_id for message in appended if message.role == "tool"}
     appended += [message for message in new if message.role != "tool" or message.tool_call_id not in answered]
     base = sessions.append(con, session.id, look.turn_id, appended, look.now)

@@ -122,6 +122,13 @@ class Fields:
         value = self._take(name)
         return None if value is None else self.child(value, self.at(name))
 
+    def opaque(self, name: str) -> dict[str, Any] | None:
+        """An object that is kept as it is, at most `MAX_DEPTH` deep; None where it is left out."""
+        value = self.value(name)
+        if value is None or type(value) is dict:
+            return value
+        raise wrong_type(self.at(name), "an object", value)
+
     def array(self, name: str, *, most: int | None = None) -> list[Any] | None:
         """An array of whatever, None where it is left out; `most` items at most."""
         value = self._take(name)

@@ -46,7 +46,7 @@ class Request:
         principal: who asks: `local` on the UNIX socket, `key:…` for a key holder, empty on open routes.
 
     Attributes:
-        extra: headers that whatever answer carries, such as the session's id.
+        extra: headers that whatever answer carries, such as the session's id; names in lower case.
         started: the head of the response has been given.
     """
 
@@ -60,7 +60,7 @@ class Request:
         self._send = send
         self.services = services
         self.principal = ""
-        self.extra: list[tuple[bytes, bytes]] = []
+        self.extra: dict[bytes, bytes] = {}
         self.started = False
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._query: dict[str, str] | None = None
@@ -170,14 +170,18 @@ class Request:
     async def answer(self, answer: Answer) -> None:
         """Send a whole response."""
         self.started = True
-        headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), *self.extra]
+        headers = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), *self.extra.items()]
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body})
+
+    def name_session(self, session_id: str) -> None:
+        """Let the answer, whatever it is, carry the session's id."""
+        self.extra[b"x-hermes-session-id"] = session_id.encode("ascii", "backslashreplace")
 
     async def start(self, status: int, headers: HeaderList) -> None:
         """Begin a response whose body comes in pieces; nothing is written before the first piece."""
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra]})
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra.items()]})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send a piece of the body; the last one with `more=False`."""
