@@ -13,7 +13,7 @@ from hermes.agent.history import History
 from hermes.agent.loop import Door, LoopEnd, LoopSettings, run_loop
 from hermes.context import TurnContext
 from hermes.ending import Cut, decide
-from hermes.errors import HermesError, StoreUnavailable, leaves
+from hermes.errors import HermesError, StoreError, StoreUnavailable, leaves
 from hermes.failures import describe
 from hermes.feed import Feed
 from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolStarted, TurnEnd, TurnEvent
@@ -69,8 +69,10 @@ class Turn:
                 ended = await run_loop(settings, history, door=door, journal=journal, emit=self._emit)
             if ended is None and self.cut is None:
                 self.cut = Cut(reason="deadline")
-        except Exception as error:  # noqa: BLE001 - the turn boundary: the person is told, the session goes on
+        except Exception as error:
             failure = _failed(error, settings.context)
+            if any(isinstance(each, StoreError) for each in leaves(error)):
+                raise  # a database that is damaged ends the process
         finally:
             if ended is None and failure is None and self.cut is None:
                 self.cut = Cut(reason="draining")

@@ -41,6 +41,12 @@ class _Tables:
     async def _write(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
         return await self._database.write(functools.partial(_call, fn, args, kwargs))
 
+    def _look(self, key: str, turn_id: str, left: frozenset[str]) -> TakeUp:
+        return TakeUp(
+            key=key, turn_id=turn_id, boot_id=self._boot_id, now=self._clock(), left=left,
+            stale_after_s=self._config.sessions.stale_after_s,
+        )  # fmt: skip
+
     async def _read(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
         return await self._database.read(functools.partial(_call, fn, args, kwargs))
 
@@ -57,6 +63,19 @@ class InboxTable(_Tables):
         kept = self._config.retention
         lasts_s = kept.ephemeral_s if intake.payload.response is None else max(kept.ephemeral_s, kept.responses_s)
         return await self._write(inbox.accept, intake, self._clock(), lasts_s)
+
+    async def accept_and_take_up(
+        self, intake: Intake, turn_id: str, left: frozenset[str]
+    ) -> tuple[Accepted, Next | None]:
+        """Commit one event and begin a turn for its mailbox's oldest row, in one transaction; for a mailbox that nobody serves."""
+        look = self._look(intake.session_key, turn_id, left)
+        ephemeral_s = self._config.retention.ephemeral_s
+
+        def both(con: sqlite3.Connection) -> tuple[Accepted, Next | None]:
+            accepted = inbox.accept(con, intake, look.now, ephemeral_s)
+            return accepted, turns.take_up(con, look) if accepted.fresh else None
+
+        return await self._database.write(both)
 
     async def stop(self, key: str, event_id: str) -> tuple[tuple[Settled, ...], frozenset[str]]:
         """End every row that waits in this mailbox now; tells which events are in a turn."""
@@ -76,11 +95,7 @@ class TurnTable(_Tables):
 
     async def take_up(self, key: str, turn_id: str, left: frozenset[str]) -> Next:
         """Begin a turn for the oldest row that needs one."""
-        look = TakeUp(
-            key=key, turn_id=turn_id, boot_id=self._boot_id, now=self._clock(), left=left,
-            stale_after_s=self._config.sessions.stale_after_s,
-        )  # fmt: skip
-        return await self._write(turns.take_up, look)
+        return await self._write(turns.take_up, self._look(key, turn_id, left))
 
     async def finish(self, how: Finish) -> tuple[TurnEnd, tuple[Message, ...]]:
         """End a turn in one transaction."""
@@ -142,6 +157,15 @@ class SessionTable(_Tables):
     async def get(self, session_id: str) -> SessionRow | None:
         """The conversation with this id."""
         return await self._read(sessions.get, session_id)
+
+    async def opened(self, key: str) -> tuple[SessionRow | None, frozenset[str]]:
+        """The conversation that a mailbox feeds now, and the client's calls that it waits for."""
+
+        def look(con: sqlite3.Connection) -> tuple[SessionRow | None, frozenset[str]]:
+            row = sessions.get_open(con, key)
+            return row, frozenset(steps.awaited(con, row.id)) if row is not None else frozenset()
+
+        return await self._database.read(look)
 
     async def create(
         self,

@@ -1,7 +1,8 @@
 """The tables, as append-only migrations. A migration that has landed is never edited: the next change is a new one.
 
 Order within a mailbox and within a conversation is a counter in the session's own row, never a global id. Everything that is
-claimed carries its owner (`boot_id`). Ids that the gateway makes begin with their time, so that new rows share pages. No row holds a local path or a process id.
+claimed carries its owner (`boot_id`). Ids that the gateway makes begin with their time, so that new rows share
+pages. No row holds a local path or a process id.
 """
 
 from __future__ import annotations

@@ -1,0 +1,213 @@
+"""The live sessions as state: who has a task, who waits for room, who is let go. Plain functions, no await, no I/O.
+
+A session ends only in one step that sees no new wake since its last look and removes itself; a wake during its closing starts the
+next task after the exit. A door may *reserve* an idle session while it commits an event and begins its turn in the same transaction;
+what that gave is then *handed* to the session's task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from hermes.agents import Agent
+from hermes.store.rows import Next
+from hermes.turn import Turn
+
+
+class LiveSession:
+    """A session that has a task, or is about to: its wakes, its turn, its agent.
+
+    Attributes:
+        wakes, seen: how often it was woken, and how often when it last looked into its mailbox.
+        turn: the turn that runs.
+        agent: what it remembers between turns; None to be rebuilt.
+        idle: it waits for a wake.
+        evicting: it is to end as soon as it is idle.
+        reserved: a door is about to hand it a turn.
+        handed: what that door began in the store.
+        running: it has a task.
+    """
+
+    __slots__ = (
+        "agent",
+        "evicting",
+        "handed",
+        "idle",
+        "key",
+        "lot",
+        "reserved",
+        "running",
+        "seen",
+        "size_bytes",
+        "turn",
+        "wakes",
+    )
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.wakes = 0
+        self.seen = 0
+        self.turn: Turn | None = None
+        self.agent: Agent | None = None
+        self.size_bytes = 0
+        self.idle = False
+        self.evicting = False
+        self.reserved = False
+        self.handed: Next | None = None
+        self.running = False
+        self.lot = trio.lowlevel.ParkingLot()
+
+    @property
+    def woken(self) -> bool:
+        """There may be something to do that it has not looked at."""
+        return self.wakes != self.seen or self.handed is not None
+
+
+class LiveSet:
+    """The sessions that live, least recently used first, within a count and a number of bytes.
+
+    Args:
+        start: starts the task of a session, synchronously.
+        most: sessions that may live; asked each time.
+        most_bytes: what their histories may take together; asked each time.
+    """
+
+    def __init__(
+        self, start: Callable[[LiveSession], None], most: Callable[[], int], most_bytes: Callable[[], int]
+    ) -> None:
+        self.open = False  # whether sessions may be started
+        self.evicted = 0
+        self.history_bytes = 0
+        self._start = start
+        self._most = most
+        self._most_bytes = most_bytes
+        self._live: dict[str, LiveSession] = {}  # moved to the end whenever it becomes idle
+        self._waiting: dict[str, None] = {}  # keys that want a task and found no room, in order
+        self.ended = trio.lowlevel.ParkingLot()  # unparked whenever a turn or a session ends
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._live or key in self._waiting
+
+    @property
+    def waiting(self) -> int:
+        """Keys that wait for room."""
+        return len(self._waiting)
+
+    @property
+    def turning(self) -> int:
+        """Sessions in a turn."""
+        return sum(each.turn is not None for each in self._live.values())
+
+    def turn_of(self, key: str) -> Turn | None:
+        """The turn of a session that runs now."""
+        session = self._live.get(key)
+        return session.turn if session is not None else None
+
+    def turns(self) -> list[Turn]:
+        """Every turn that runs now."""
+        return [each.turn for each in self._live.values() if each.turn is not None]
+
+    def wake(self, key: str) -> None:
+        """Something may wait in this mailbox. Counts, so that a session that is just ending starts again."""
+        session = self._live.get(key)
+        if session is not None:
+            session.wakes += 1
+            session.lot.unpark_all()
+        elif self.open:
+            if len(self._live) < self._most():
+                session = self._live[key] = LiveSession(key)
+                session.wakes = 1
+                self._run(session)
+            else:
+                self._waiting[key] = None
+                self._evict_idle()
+
+    def nudge_all(self) -> None:
+        """Let every live session look at what changed around it."""
+        for session in self._live.values():
+            session.lot.unpark_all()
+
+    def reserve(self, key: str) -> LiveSession | None:
+        """A session that has nothing to do, kept from doing or ending anything until it is released; None if there is none."""
+        session = self._live.get(key)
+        if session is None:
+            if len(self._live) >= self._most() or not self.open:
+                return None
+            session = self._live[key] = LiveSession(key)
+        elif not session.idle or session.reserved or session.woken or session.evicting:
+            return None
+        session.reserved = True
+        return session
+
+    def release(self, session: LiveSession, handed: Next | None) -> None:
+        """Let a reserved session go on, with what was begun for it."""
+        session.reserved = False
+        session.handed = handed
+        if session.running:
+            session.lot.unpark_all()
+        elif session.woken:
+            self._run(session)
+        else:
+            self.end(session)
+
+    def forget(self, key: str) -> None:
+        """Let a session go once it is idle; what the person chose is in its rows and still holds."""
+        session = self._live.get(key)
+        if session is not None:
+            self._evict(session)
+
+    def becomes_idle(self, session: LiveSession) -> None:
+        """A session waits from now on: note what it holds, and let others go if that is too much."""
+        session.idle = True
+        del self._live[session.key]
+        self._live[session.key] = session
+        size = session.agent.size_bytes if session.agent is not None else 0
+        self.history_bytes += size - session.size_bytes
+        session.size_bytes = size
+        if self._waiting:
+            self._evict_idle()
+        if self.history_bytes > self._most_bytes():
+            self._evict_bytes()
+
+    def end(self, session: LiveSession) -> None:
+        """The one step in which a session ends: it removes itself, and what came meanwhile starts the next task."""
+        del self._live[session.key]
+        self.history_bytes -= session.size_bytes
+        session.agent = None
+        self.evicted += session.evicting
+        self.ended.unpark_all()
+        if session.woken:
+            self.wake(session.key)
+        while self._waiting and self.open and len(self._live) < self._most():
+            key = next(iter(self._waiting))
+            del self._waiting[key]
+            self.wake(key)
+
+    def _run(self, session: LiveSession) -> None:
+        session.running = True
+        self._start(session)
+
+    def _evict(self, session: LiveSession) -> None:
+        session.evicting = True
+        session.lot.unpark_all()
+
+    def _evict_idle(self) -> None:
+        """Let the session go that has been idle longest."""
+        for session in self._live.values():
+            if session.idle and not session.evicting and not session.reserved:
+                self._evict(session)
+                return
+
+    def _evict_bytes(self) -> None:
+        excess = self.history_bytes - self._most_bytes()
+        for session in self._live.values():
+            if excess <= 0:
+                return
+            if session.idle and not session.evicting and not session.reserved:
+                excess -= session.size_bytes
+                self._evict(session)
