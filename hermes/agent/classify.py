@@ -132,6 +132,7 @@ EXCEPTIONS: Mapping[str, str] = {
     "httpx2.HTTPStatusError": "status",
     "httpx2.InvalidURL": "misconfigured",
     "httpx2.CookieConflict": "garbage",
+    "httpx2.SSEError": "garbage",
     "httpx2.StreamError": "garbage",
     "httpx2.StreamConsumed": "garbage",
     "httpx2.StreamClosed": "cut",

@@ -89,7 +89,7 @@ def decode_json(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
 def origin_of(api: str, base_url: str, model: str) -> str:
     """Names the endpoint that made a reasoning item, without credentials; stored beside the item."""
     parts = urlsplit(base_url)
-    return f"{api} {parts.scheme}://{parts.hostname}:{parts.port or ''}{parts.path} {model}"
+    return f"{api} {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} {model}"
 
 
 def fit_name(name: str) -> str:
