@@ -4,14 +4,72 @@ from __future__ import annotations
 
 import faulthandler
 import inspect
+import json
+import os
+import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import trio
 
 DEFAULT_GUARD_S = 30.0
+FULL = os.environ.get("HERMES_FULL") == "1"
+SEED = int(os.environ.get("HERMES_TEST_SEED") or random.SystemRandom().randrange(2**31))
+
+# A busy machine must not fail a property: no deadline for an example, no complaint about slow ones.
+hypothesis.settings.register_profile(
+    "hermes",
+    deadline=None,
+    print_blob=True,
+    max_examples=1000 if FULL else 100,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("hermes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for everything that is random, hypothesis included."""
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(SEED)
+
+
+def pytest_report_header() -> str:
+    """How to run the same again."""
+    return f"HERMES_TEST_SEED={SEED}" + (" HERMES_FULL=1" if FULL else "")
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of this run, for suites that choose at random; `.ci/run` prints it."""
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def full() -> bool:
+    """Whether the whole matrix is wanted (`.ci/full`) and not its share of `.ci/run`."""
+    return FULL
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[..., None]:
+    """Keep a figure for `docs/reference/proof.md`: `record(table, row, name=value, ...)`; `.ci/full` collects them.
+
+    A table is a heading, a row its first column; figures are numbers with their unit in the name, or short texts.
+    """
+    place = os.environ.get("HERMES_RECORDS")
+
+    def keep(table: str, row: str, /, **figures: float | str) -> None:
+        if place is not None:
+            line = json.dumps({"table": table, "row": row, "figures": figures})
+            with (Path(place) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as records:
+                records.write(line + "\n")
+
+    return keep
 
 
 class TestOverran(BaseException):
