@@ -74,6 +74,7 @@ async def a_signal(directory: Path) -> AsyncIterator[Callable[[], Awaitable[None
 
 async def gone(look: Callable[[], list[int]]) -> None:
     """Wait until a look finds nothing. The wall-clock guard of the test is the bound."""
+    await trio.lowlevel.checkpoint()
     while look():  # noqa: ASYNC110  # nothing tells when a stranger's process has gone
         await trio.sleep(0.01)
 
@@ -270,10 +271,9 @@ async def test_nothing_survives_when_the_gateway_is_killed(bench: Bench) -> None
 
 
 async def test_an_error_beside_a_command_ends_it(bench: Bench) -> None:
-    with pytest.raises(ExceptionGroup) as raised:
+    with pytest.RaisesGroup(ZeroDivisionError):
         async with bench.opened() as run, a_signal(bench.workspace) as ready, trio.open_nursery() as nursery:
             nursery.start_soon(run, f"echo > ready; sleep {bench.tag}")
             await ready()
             raise ZeroDivisionError
-    assert raised.group_contains(ZeroDivisionError)
     assert not sys.platform.startswith("linux") or bench.left() == []

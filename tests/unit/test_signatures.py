@@ -14,7 +14,7 @@ from hermes.errors import ToolError
 from hermes.signatures import InvalidArguments, freeze, parse_arguments, read_docstring, read_signature
 
 
-async def every_type(
+def every_type(
     context: object,
     text: str,
     number: Annotated[int, msgspec.Meta(ge=1, le=9)] = 3,
@@ -77,7 +77,7 @@ def test_a_schema_cannot_be_changed() -> None:
 
 def test_a_bound_method_is_a_tool_too() -> None:
     class Holder:
-        async def act(self, context: object, what: str) -> str:
+        def act(self, context: object, what: str) -> str:
             """Act."""
             return what
 
@@ -119,36 +119,36 @@ def test_what_fits_comes_out_with_the_defaults() -> None:
     }  # fmt: skip
 
 
-async def no_docstring(context: object) -> str:
+def no_docstring(context: object) -> str:
     return ""
 
 
-async def untyped(context: object, a) -> str:  # type: ignore[no-untyped-def]
+def untyped(context: object, a) -> str:  # type: ignore[no-untyped-def]
     """Do."""
     return ""
 
 
-async def wide(context: object, *a: str) -> str:
+def wide(context: object, *a: str) -> str:
     """Do."""
     return ""
 
 
-async def odd_type(context: object, a: set[str]) -> str:
+def odd_type(context: object, a: set[str]) -> str:
     """Do."""
     return ""
 
 
-async def odd_union(context: object, a: str | int) -> str:
+def odd_union(context: object, a: str | int) -> str:
     """Do."""
     return ""
 
 
-async def mutable(context: object, a: list[str] = []) -> str:  # noqa: B006
+def mutable(context: object, a: list[str] = []) -> str:  # noqa: B006
     """Do."""
     return ""
 
 
-async def misdescribed(context: object, a: str) -> str:
+def misdescribed(context: object, a: str) -> str:
     """Do.
 
     Args:

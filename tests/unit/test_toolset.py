@@ -21,12 +21,14 @@ CONTEXT = turn_context(Path("/nowhere"))
 @tool(read_only=True)
 async def echo(context: TurnContext, text: str, times: int = 1) -> str:
     """Say it again."""
+    await trio.lowlevel.checkpoint()
     return f"{context.turn_id}: {text * times}"
 
 
 @tool(read_only=False)
 async def change(context: TurnContext) -> str:
     """Change something."""
+    await trio.lowlevel.checkpoint()
     return "changed"
 
 
@@ -34,6 +36,7 @@ def failing(error: BaseException) -> Tool:
     @tool(read_only=True)
     async def fail(context: TurnContext) -> str:
         """Fail."""
+        await trio.lowlevel.checkpoint()
         raise error
 
     return fail
@@ -41,6 +44,7 @@ def failing(error: BaseException) -> Tool:
 
 def raw(name: str, result: Any = "") -> Tool:
     async def run(context: TurnContext, arguments: Any) -> str:
+        await trio.lowlevel.checkpoint()
         return result  # type: ignore[no-any-return]
 
     return Tool(name=name, description="", parameters={"type": "object"}, read_only=True, run=run)
