@@ -6,9 +6,11 @@ import contextlib
 import os
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -131,7 +133,7 @@ async def test_what_is_not_done_by_the_deadline_is_cut_and_told_so(path: bytes) 
         leaving = trio.Event()
 
         async def serve(task_status: trio.TaskStatus[Server]) -> None:
-            async with open_server(app, host="127.0.0.1") as server:
+            async with open_server(app, host="127.0.0.1", limits=Limits(drain_s=10_000)) as server:
                 task_status.started(server)
                 await leaving.wait()
 
@@ -220,8 +222,24 @@ async def test_a_port_that_is_taken_is_the_callers_oserror_and_leaves_nothing(tm
                 pass
 
 
+class TwoAddresses(trio.abc.HostnameResolver):
+    """Every name has two loopback addresses (where the system has the second, which Linux does)."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port or 0))
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        raise OSError("not asked for here")
+
+
 async def test_all_addresses_of_a_name_get_one_port() -> None:
-    async with open_server(Gated(), host="localhost") as server:
+    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    async with open_server(Gated(), host="gateway.test") as server:
+        assert len(server.addresses) == (2 if sys.platform == "linux" else 1)
         assert len({port for _, port in server.addresses}) == 1
         async with await connect(server) as stream:
             assert (await RawClient(stream).ask(request(b"/quick"))).body == b"quick"
@@ -296,6 +314,36 @@ async def test_a_socket_file_that_is_there_is_the_callers_oserror(tmp_path: Path
         async with open_server(Gated(), host="127.0.0.1", unix_path=path):
             pass
     assert path.exists()
+
+
+async def test_one_connection_too_many_closes_the_longest_idle_one() -> None:
+    async with open_server(Gated(), host="127.0.0.1", limits=Limits(max_connections=2)) as server:
+        async with await connect(server) as one, await connect(server) as two:
+            first, second = RawClient(one), RawClient(two)
+            assert (await first.ask(request(b"/quick"))).status == 200
+            assert (await second.ask(request(b"/quick"))).status == 200
+            async with await connect(server) as three:
+                assert (await RawClient(three).ask(request(b"/quick"))).status == 200
+                assert await first.rest() == b""
+                assert (await second.ask(request(b"/quick"))).status == 200
+            assert server.statistics().evicted == 1
+
+
+async def test_when_no_connection_is_idle_one_more_is_answered_503() -> None:
+    app = Gated()
+    async with open_server(app, host="127.0.0.1", limits=Limits(max_connections=1)) as server:
+        async with await connect(server) as one:
+            first = RawClient(one)
+            await first.send(GET)
+            await app.begun.wait()
+            async with await connect(server) as two:
+                second = RawClient(two)
+                answer = await second.ask(GET)
+                assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+                assert await second.rest() == b""
+            app.go_on.set()
+            assert (await first.answer()).status == 200
+            assert server.statistics().turned_away == 1
 
 
 async def test_two_servers_do_not_know_of_each_other() -> None:

@@ -194,6 +194,7 @@ async def test_a_refused_client_that_goes_on_sending_is_not_listened_to_for_ever
         assert (await client.ask(b"nonsense\r\n")).status == 400
         before = trio.current_time()
         assert await client.rest() == b""
+        assert trio.current_time() == before
         with pytest.raises(trio.BrokenResourceError):
             while True:
                 await trio.sleep(0.5)
@@ -213,6 +214,29 @@ async def test_the_drain_has_its_own_deadline(clock: trio.testing.MockClock) -> 
     assert trio.current_time() - before == pytest.approx(10)
     with pytest.raises(Truncated):
         await client.answer()
+
+
+async def test_an_idle_server_is_left_at_once(clock: trio.testing.MockClock) -> None:
+    async with serving(echo, Limits(drain_s=10)) as (listener, _):
+        clients = [listener.connect() for _ in range(3)]
+        for client in clients[:2]:  # the third has said nothing yet
+            assert (await client.ask(GET)).status == 200
+    assert trio.current_time() == 0
+    for client in clients:
+        assert await client.rest() == b""
+
+
+async def test_several_connections_too_many_close_as_many_idle_ones(clock: trio.testing.MockClock) -> None:
+    async with serving(echo, Limits(max_connections=3)) as (listener, server):
+        idle = [listener.connect() for _ in range(3)]
+        for client in idle:
+            assert (await client.ask(GET)).status == 200
+        for client in [listener.connect(), listener.connect()]:
+            assert (await client.ask(GET)).status == 200
+        assert await idle[0].rest() == await idle[1].rest() == b""
+        assert trio.current_time() == 0
+        assert (await idle[2].ask(GET)).status == 200
+        assert server.statistics().open == 3
 
 
 async def test_a_process_without_descriptors_pauses_and_goes_on(clock: trio.testing.MockClock) -> None:
@@ -278,6 +302,15 @@ def test_the_conversation_is_the_same_however_the_requests_are_cut(
     assert set(statuses) <= STATUSES
     if damage is None:
         assert statuses == [200] * (len(requests) + 1)
+
+
+def test_the_conversation_is_the_same_for_single_bytes_and_for_a_cut_anywhere() -> None:
+    data = b"".join([*REQUESTS, LAST])
+    whole = conversation([data])
+    assert whole.count(b"HTTP/1.1 200 OK") == len(REQUESTS) + 1
+    assert conversation([data[at : at + 1] for at in range(len(data))]) == whole
+    for at in range(len(data)):
+        assert conversation([data[:at], data[at:]]) == whole, data[:at]
 
 
 @given(data=st.binary(max_size=200))

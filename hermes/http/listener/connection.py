@@ -170,9 +170,12 @@ class Connection:
 
     def _take_head(self) -> Head | None:
         buffer = self.buffer
-        if not self._forgave and not self._scanned and buffer.startswith(b"\r\n"):
-            del buffer[:2]  # RFC 9112, 2.2: one empty line before a request is forgiven
-            self._forgave = True
+        if not self._forgave and buffer.startswith(b"\r"):  # RFC 9112, 2.2: one empty line before a request is forgiven
+            if len(buffer) == 1:
+                return None
+            if buffer.startswith(b"\r\n"):
+                del buffer[:2]
+                self._forgave = True
         size = find_head(buffer, self._scanned, self.limits)
         if not size:
             self._scanned = len(buffer)
