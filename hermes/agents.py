@@ -82,8 +82,8 @@ class Agents:
         return agent
 
     async def _load(self, claim: Claim) -> History:
-        if not claim.session.messages and not claim.session.has_prefix:
-            return History(claim.appended)
+        if claim.history is not None:
+            return History(claim.history)
         while True:
             try:
                 return History(await self._store.sessions.history(claim.session.id))

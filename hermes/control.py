@@ -24,8 +24,10 @@ def control_actions(services: Services, current: Current, stop: Stop) -> Mapping
         return {"stopping": True, "within_s": current.config.shutdown.total_s}
 
     async def reload(_body: Json) -> Json:
-        valid = await current.reload()
-        return {"reloaded": valid, "error": current.error, "after_restart": sorted(current.waiting)}
+        if not await current.reload():
+            words = f"the configuration is not in order; the one before still holds: {current.error}"
+            raise RequestError(409, words, code="config_refused")
+        return {"reloaded": True, "changed": sorted(current.changed), "after_restart": sorted(current.waiting)}
 
     async def backup(body: Json) -> Json:
         path = body.get("path")

@@ -30,18 +30,21 @@ class Current:
 
     Attributes:
         error: why the last reload was refused; the old configuration still holds.
+        changed: sections that the last reload changed.
         waiting: sections that were changed and hold only after a restart.
     """
 
     def __init__(self, config: Config, options: ServeOptions) -> None:
         self.config = config
         self.error: str | None = None
+        self.changed: frozenset[str] = frozenset()
         self.waiting: frozenset[str] = frozenset()
         self.reloaded_at: float | None = None
         self._options = options
         self._started_with = config
         self._listeners: list[Callable[[Config], None]] = []
         self._nudge = trio.Event()
+        self._reading = trio.Lock()
 
     def __call__(self) -> Config:
         return self.config
@@ -55,7 +58,14 @@ class Current:
         self._nudge.set()
 
     async def reload(self) -> bool:
-        """Read everything again. Returns False if it is invalid: then the old one holds and `error` says why."""
+        """Read everything again. Returns False if it is invalid: then the old one holds and `error` says why.
+
+        One at a time: an older reading never comes after a newer one.
+        """
+        async with self._reading:
+            return await self._reload()
+
+    async def _reload(self) -> bool:
         try:
             config = await trio.to_thread.run_sync(reload_config, self._options)
         except ConfigError as error:
@@ -63,7 +73,7 @@ class Current:
             log.error("config.refused", error=error)
             return False
         self.error = None
-        changed = diff_config(self.config, config)
+        self.changed = diff_config(self.config, config)
         self.waiting = frozenset(
             name for name in diff_config(self._started_with, config) if name.partition(".")[0] not in LIVE_SECTIONS
         )
@@ -71,7 +81,7 @@ class Current:
         self.reloaded_at = time.time()
         log.info(
             "config.reloaded",
-            changed=",".join(sorted(changed)) or "nothing",
+            changed=",".join(sorted(self.changed)) or "nothing",
             after_restart=",".join(sorted(self.waiting)),
         )
         for listener in self._listeners:

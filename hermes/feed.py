@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from typing import Literal
 
 import trio
 
-from hermes.intake import Ended, Mode, ReasoningEvent, TextEvent, TurnEnd, TurnEvent
+from hermes.intake import Ended, Mode, Pieces, ReasoningEvent, TextEvent, TurnEnd, TurnEvent
 
 PACK_ABOVE = 1024  # events kept one by one; beyond it the older ones are packed
 
@@ -39,6 +40,13 @@ class _Packed:
         """What comes after a number inside, as one event."""
         start = 0 if number < self.first else self.ends[number - self.first]
         return self.kind(self.join()[start:])
+
+    def pieces_after(self, number: int) -> Pieces:
+        """The same with its pieces told apart, to be kept."""
+        skipped = max(0, number + 1 - self.first)
+        start = self.ends[skipped - 1] if skipped else 0
+        kind: Literal["text", "reasoning"] = "text" if self.kind is TextEvent else "reasoning"
+        return Pieces(kind, self.join()[start:], tuple(end - start for end in self.ends[skipped:]))
 
     def join(self) -> str:
         """The whole text, kept joined from now on."""
@@ -121,10 +129,14 @@ class Feed:
             await self._lot.park()
         return self.end
 
-    def unstored(self) -> list[tuple[int, TurnEvent]]:
-        """Events that are not in the database yet, neighbours of a kind as one."""
+    def unstored(self) -> list[tuple[int, TurnEvent | Pieces]]:
+        """Events that are not in the database yet; neighbours of a kind as one, under their last number."""
         self._pack()
-        return self.after(self.stored)
+        begin = bisect_left(self._packed, self.stored + 1, key=lambda entry: entry[0])
+        return [
+            (last, entry.pieces_after(self.stored) if isinstance(entry, _Packed) else entry)
+            for last, entry in self._packed[begin:]
+        ]
 
     def _pack(self) -> None:
         for number, event in enumerate(self._recent, self._recent_first):

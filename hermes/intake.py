@@ -164,6 +164,25 @@ class ReasoningEvent(msgspec.Struct, frozen=True, tag="reasoning"):
     text: str
 
 
+class Pieces(msgspec.Struct, frozen=True, tag="pieces"):
+    """Neighbouring pieces of one kind as a run keeps them: the text, and where in it each number ended."""
+
+    kind: Literal["text", "reasoning"]
+    text: str
+    ends: tuple[int, ...]
+
+    def after(self, last: int, number: int) -> TextEvent | ReasoningEvent:
+        """What comes after a number, as one event.
+
+        Args:
+            last: the number of the last piece.
+            number: below `last`.
+        """
+        skipped = number - (last - len(self.ends))
+        text = self.text if skipped <= 0 else self.text[self.ends[skipped - 1] :]
+        return TextEvent(text) if self.kind == "text" else ReasoningEvent(text)
+
+
 class StepEvent(msgspec.Struct, frozen=True, tag="step"):
     """A new model call begins; what was shown so far was an earlier step's text."""
 
@@ -210,4 +229,4 @@ decode_payload = msgspec.json.Decoder(Payload).decode
 encode_end = msgspec.json.Encoder().encode
 decode_end = msgspec.json.Decoder(TurnEnd).decode
 encode_event = msgspec.json.Encoder().encode
-decode_event = msgspec.json.Decoder(TurnEvent).decode
+decode_event = msgspec.json.Decoder(TurnEvent | Pieces).decode

@@ -7,7 +7,7 @@ what that gave is then *handed* to the session's task.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import trio
 
@@ -25,8 +25,10 @@ class LiveSession:
         agent: what it remembers between turns; None to be rebuilt.
         idle: it waits for a wake.
         evicting: it is to end as soon as it is idle.
+        leaving: it was idle when it was let go, and its room is given to another already.
         reserved: a door is about to hand it a turn.
         handed: what that door began in the store.
+        stops: events that were stopped while their turn was being begun, and by what.
         running: it has a task.
     """
 
@@ -36,11 +38,13 @@ class LiveSession:
         "handed",
         "idle",
         "key",
+        "leaving",
         "lot",
         "reserved",
         "running",
         "seen",
         "size_bytes",
+        "stops",
         "turn",
         "wakes",
     )
@@ -54,10 +58,17 @@ class LiveSession:
         self.size_bytes = 0
         self.idle = False
         self.evicting = False
+        self.leaving = False
         self.reserved = False
         self.handed: Next | None = None
         self.running = False
+        self.stops: dict[str, str] = {}
         self.lot = trio.lowlevel.ParkingLot()
+
+    @property
+    def remembers(self) -> bool:
+        """Its next turn has the history in memory."""
+        return self.agent is not None and not self.evicting
 
     @property
     def woken(self) -> bool:
@@ -84,6 +95,7 @@ class LiveSet:
         self._most = most
         self._most_bytes = most_bytes
         self._live: dict[str, LiveSession] = {}  # moved to the end whenever it becomes idle
+        self._leaving = 0  # idle sessions that were let go and are about to end: their room is given already
         self._waiting: dict[str, None] = {}  # keys that want a task and found no room, in order
         self.ended = trio.lowlevel.ParkingLot()  # unparked whenever a turn or a session ends
 
@@ -108,6 +120,16 @@ class LiveSet:
         session = self._live.get(key)
         return session.turn if session is not None else None
 
+    def stop(self, key: str, events: Collection[str], by: str) -> Turn | None:
+        """The turn of a session, if it answers one of these events; a turn of theirs that is just being begun is noted."""
+        session = self._live.get(key)
+        if session is None:
+            return None
+        if session.turn is None:
+            session.stops.update(dict.fromkeys(events, by))
+            return None
+        return session.turn if session.turn.claim.rows[-1].event_id in events else None
+
     def turns(self) -> list[Turn]:
         """Every turn that runs now."""
         return [each.turn for each in self._live.values() if each.turn is not None]
@@ -119,13 +141,12 @@ class LiveSet:
             session.wakes += 1
             session.lot.unpark_all()
         elif self.open:
-            if len(self._live) < self._most():
+            if self._make_room():
                 session = self._live[key] = LiveSession(key)
                 session.wakes = 1
                 self._run(session)
             else:
                 self._waiting[key] = None
-                self._evict_idle()
 
     def nudge_all(self) -> None:
         """Let every live session look at what changed around it."""
@@ -136,7 +157,7 @@ class LiveSet:
         """A session that has nothing to do, kept from doing or ending anything until it is released; None if there is none."""
         session = self._live.get(key)
         if session is None:
-            if len(self._live) >= self._most() or not self.open:
+            if not self.open or not self._make_room():
                 return None
             session = self._live[key] = LiveSession(key)
         elif not session.idle or session.reserved or session.woken or session.evicting:
@@ -170,7 +191,7 @@ class LiveSet:
         self.history_bytes += size - session.size_bytes
         session.size_bytes = size
         if self._waiting:
-            self._evict_idle()
+            self._make_room()
         if self.history_bytes > self._most_bytes():
             self._evict_bytes()
 
@@ -178,12 +199,13 @@ class LiveSet:
         """The one step in which a session ends: it removes itself, and what came meanwhile starts the next task."""
         del self._live[session.key]
         self.history_bytes -= session.size_bytes
+        self._leaving -= session.leaving
         session.agent = None
         self.evicted += session.evicting
         self.ended.unpark_all()
         if session.woken:
             self.wake(session.key)
-        while self._waiting and self.open and len(self._live) < self._most():
+        while self._waiting and self.open and self._make_room():
             key = next(iter(self._waiting))
             del self._waiting[key]
             self.wake(key)
@@ -194,14 +216,20 @@ class LiveSet:
 
     def _evict(self, session: LiveSession) -> None:
         session.evicting = True
+        if session.idle and not session.leaving and not session.woken and not session.reserved:
+            session.leaving = True
+            self._leaving += 1
         session.lot.unpark_all()
 
-    def _evict_idle(self) -> None:
-        """Let the session go that has been idle longest."""
+    def _make_room(self) -> bool:
+        """Whether one more may live, if need be in the place of the one that has been idle longest."""
+        if len(self._live) - self._leaving < self._most():
+            return True
         for session in self._live.values():
-            if session.idle and not session.evicting and not session.reserved:
+            if session.idle and not session.evicting and not session.reserved and not session.woken:
                 self._evict(session)
-                return
+                return True
+        return False
 
     def _evict_bytes(self) -> None:
         excess = self.history_bytes - self._most_bytes()

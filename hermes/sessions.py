@@ -139,8 +139,8 @@ class Sessions:
         settled, live = await self._store.inbox.stop(key, by)
         for each in settled:
             self._feeds.tell(each)
-        turn = self._live.turn_of(key)
-        if turn is not None and turn.claim.rows[-1].event_id in live and turn.interrupt(Cut(reason="stopped", by=by)):
+        turn = self._live.stop(key, live, by)
+        if turn is not None and turn.interrupt(Cut(reason="stopped", by=by)):
             return len(settled) + len(turn.claim.rows)
         return len(settled)
 
@@ -151,16 +151,14 @@ class Sessions:
             await self._live.ended.park()
         return ended
 
-    async def stop_event(self, event_id: str) -> bool:
-        """End one event, waiting or in a turn. False when it is over already."""
+    async def stop_event(self, event_id: str, key: str) -> bool:
+        """End one event of a mailbox, waiting or in a turn. False when no turn of it runs (yet: then it ends as it begins)."""
         settled = await self._store.inbox.stop_one(event_id)
         if settled is not None:
             self._feeds.tell(settled)
             return True
-        for turn in self._live.turns():
-            if turn.claim.rows[-1].event_id == event_id:
-                return turn.interrupt(Cut(reason="stopped", by=event_id))
-        return False
+        turn = self._live.stop(key, (event_id,), event_id)
+        return turn is not None and turn.interrupt(Cut(reason="stopped", by=event_id))
 
     def is_turning(self, key: str) -> bool:
         """Whether a turn of this session runs now."""
@@ -189,7 +187,9 @@ class Sessions:
             if session is None:
                 accepted = await self._store.inbox.accept(intake)
             else:
-                accepted, handed = await self._store.inbox.accept_and_take_up(intake, new_id("turn"), self._left())
+                accepted, handed = await self._store.inbox.accept_and_take_up(
+                    intake, new_id("turn"), self._left(), remembers=session.remembers
+                )
         finally:
             if session is not None:
                 self._live.release(session, handed)
@@ -261,6 +261,9 @@ class Sessions:
                 turn.interrupt(Cut(reason="left"))
             elif self._cutting:
                 turn.interrupt(Cut(reason="draining"))
+            elif (by := session.stops.pop(feed.event_id, None)) is not None:
+                turn.interrupt(Cut(reason="stopped", by=by))
+            session.stops.clear()
             session.agent = await self._agents.run(turn, None if session.evicting else session.agent)
         finally:
             session.turn = None
@@ -273,7 +276,9 @@ class Sessions:
     async def _take_up(self, session: LiveSession) -> Next:
         while True:
             try:
-                return await self._store.turns.take_up(session.key, new_id("turn"), self._left())
+                return await self._store.turns.take_up(
+                    session.key, new_id("turn"), self._left(), remembers=session.remembers
+                )
             except StoreUnavailable:
                 await self._store.database.wait_available()
 

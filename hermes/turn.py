@@ -76,7 +76,8 @@ class Turn:
         finally:
             if ended is None and failure is None and self.cut is None:
                 self.cut = Cut(reason="draining")
-            end = await self._close(ended, failure, store, settings.context, history)
+            # Shields its write itself; what it waits for while the store is down, a cancel may end.
+            end = await self._close(ended, failure, store, settings.context, history)  # noqa: ASYNC102
         return end
 
     def _emit(self, event: TurnEvent) -> None:

@@ -41,10 +41,10 @@ class _Tables:
     async def _write(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
         return await self._database.write(functools.partial(_call, fn, args, kwargs))
 
-    def _look(self, key: str, turn_id: str, left: frozenset[str]) -> TakeUp:
+    def _look(self, key: str, turn_id: str, left: frozenset[str], remembers: bool) -> TakeUp:
         return TakeUp(
             key=key, turn_id=turn_id, boot_id=self._boot_id, now=self._clock(), left=left,
-            stale_after_s=self._config.sessions.stale_after_s,
+            stale_after_s=self._config.sessions.stale_after_s, remembers=remembers,
         )  # fmt: skip
 
     async def _read(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
@@ -65,15 +65,15 @@ class InboxTable(_Tables):
         return await self._write(inbox.accept, intake, self._clock(), lasts_s)
 
     async def accept_and_take_up(
-        self, intake: Intake, turn_id: str, left: frozenset[str]
+        self, intake: Intake, turn_id: str, left: frozenset[str], *, remembers: bool
     ) -> tuple[Accepted, Next | None]:
         """Commit one event and begin a turn for its mailbox's oldest row, in one transaction; for a mailbox that nobody serves."""
-        look = self._look(intake.session_key, turn_id, left)
+        look = self._look(intake.session_key, turn_id, left, remembers)
         ephemeral_s = self._config.retention.ephemeral_s
 
         def both(con: sqlite3.Connection) -> tuple[Accepted, Next | None]:
             accepted = inbox.accept(con, intake, look.now, ephemeral_s)
-            return accepted, turns.take_up(con, look) if accepted.fresh else None
+            return accepted, turns.take_up(con, look, accepted.session) if accepted.fresh else None
 
         return await self._database.write(both)
 
@@ -93,9 +93,9 @@ class InboxTable(_Tables):
 class TurnTable(_Tables):
     """A turn's life in the store."""
 
-    async def take_up(self, key: str, turn_id: str, left: frozenset[str]) -> Next:
+    async def take_up(self, key: str, turn_id: str, left: frozenset[str], *, remembers: bool) -> Next:
         """Begin a turn for the oldest row that needs one."""
-        return await self._write(turns.take_up, self._look(key, turn_id, left))
+        return await self._write(turns.take_up, self._look(key, turn_id, left, remembers))
 
     async def finish(self, how: Finish) -> tuple[TurnEnd, tuple[Message, ...]]:
         """End a turn in one transaction."""

@@ -36,7 +36,7 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
     known = _by_key(con, intake)
     if known is not None:
         return known
-    session = sessions.get_open(con, intake.session_key)
+    session, seq = sessions.next_event(con, intake.session_key, now + ephemeral_s)
     if intake.existing:
         if session is None or session.id != (intake.session_id or session.id):
             raise sessions.not_found(intake.session_id or intake.session_key)
@@ -52,6 +52,7 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             now=now,
             prefix=encode_messages(intake.prefix) if intake.prefix else None,
             expires_at=now + ephemeral_s if intake.ephemeral else None,
+            next_event=2,
         )
     elif intake.max_queued is not None:
         query = "SELECT count(*) FROM inbox WHERE session_key = ? AND state = 'pending'"
@@ -59,11 +60,6 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             raise RequestError(
                 409, f"{intake.max_queued} requests wait for this session already", code="session_busy", retry_after_s=5
             )
-    (seq,) = con.execute(
-        "UPDATE sessions SET next_event = next_event + 1, expires_at = CASE WHEN expires_at IS NULL THEN NULL ELSE ? END"
-        " WHERE id = ? RETURNING next_event - 1",
-        (now + ephemeral_s, session.id),
-    ).fetchone()
     written = con.execute(
         "INSERT OR IGNORE INTO inbox (account, chat, event_id, kind, session_key, seq, mode, source, principal, busy,"
         " may_change, payload, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -81,7 +77,7 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             " VALUES (?, ?, ?, ?, ?, ?)",
             (intake.principal, key.route, key.key, key.fingerprint, intake.event_id, now),
         )
-    return Accepted(event_id=intake.event_id, session_id=session.id, fresh=True)
+    return Accepted(event_id=intake.event_id, session_id=session.id, fresh=True, session=session)
 
 
 def _by_key(con: sqlite3.Connection, intake: Intake) -> Accepted | None:

@@ -31,7 +31,8 @@ def recover(con: sqlite3.Connection, boot_id: str, now: float) -> Recovered:
     whole step; their `attempts` stand, so that a row which kills the process is set aside.
     """
     running = con.execute(
-        "SELECT t.id, t.session_id, t.event_id, t.mode, t.started_at FROM turns t WHERE t.state = 'running' AND t.boot_id != ?",
+        "SELECT DISTINCT t.id, t.session_id, t.event_id, t.mode, t.started_at FROM inbox i JOIN turns t ON t.id = i.turn_id"
+        " WHERE i.state = 'live' AND t.state = 'running' AND t.boot_id != ?",
         (boot_id,),
     ).fetchall()
     for turn_id, session_id, event_id, mode, started_at in running:

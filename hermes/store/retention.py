@@ -26,10 +26,10 @@ def sweep(con: sqlite3.Connection, settings: RetentionConfig, now: float) -> int
         "DELETE FROM responses WHERE id IN (SELECT id FROM responses WHERE created_at < ? LIMIT ?)",
         (now - settings.responses_s, BATCH),
     ).rowcount
-    old = "SELECT event_id FROM inbox WHERE finished_at IS NOT NULL AND finished_at < ? LIMIT ?"
-    gone += con.execute(f"DELETE FROM run_events WHERE event_id IN ({old})", (finished, BATCH)).rowcount
+    old = "SELECT event_id FROM inbox WHERE finished_at IS NOT NULL AND accepted_at < ? AND finished_at < ? ORDER BY id LIMIT ?"
+    gone += con.execute(f"DELETE FROM run_events WHERE event_id IN ({old})", (finished, finished, BATCH)).rowcount
     gone += con.execute(
-        f"DELETE FROM inbox WHERE finished_at IS NOT NULL AND event_id IN ({old})", (finished, BATCH)
+        f"DELETE FROM inbox WHERE finished_at IS NOT NULL AND event_id IN ({old})", (finished, finished, BATCH)
     ).rowcount
     gone += con.execute(
         "DELETE FROM turns WHERE id IN (SELECT id FROM turns WHERE id < ? AND ended_at IS NOT NULL LIMIT ?)",

@@ -72,12 +72,14 @@ class Accepted:
         session_id: the conversation.
         fresh: False when nothing new was written.
         end: the stored end, when the row that the key points to is already done.
+        session: the conversation of a fresh row.
     """
 
     event_id: str
     session_id: str
     fresh: bool
     end: TurnEnd | None = None
+    session: SessionRow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ class Claim:
         base: messages the conversation held when the turn began, its own included.
         started_at: seconds since the epoch.
         first_event: the number of the first event that this turn tells.
+        history: all that a model may see, what was appended included, where that was asked for and is short.
     """
 
     turn_id: str
@@ -103,6 +106,7 @@ class Claim:
     base: int
     started_at: float
     first_event: int
+    history: tuple[Message, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,7 @@ class RunRow:
     """A detached run as its client sees it."""
 
     event_id: str
+    session_key: str
     session_id: str
     state: RowState
     reason: str | None

@@ -32,7 +32,7 @@ CREATE TABLE sessions (
     output_tokens INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX sessions_open ON sessions (key) WHERE ended_at IS NULL;
-CREATE INDEX sessions_recent ON sessions (updated_at);
+CREATE INDEX sessions_recent ON sessions (updated_at) WHERE expires_at IS NULL;
 CREATE INDEX sessions_expiry ON sessions (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE messages (
@@ -68,7 +68,6 @@ CREATE TABLE inbox (
     UNIQUE (event_id, account, chat, kind)
 );
 CREATE INDEX inbox_open ON inbox (session_key, seq) WHERE state IN ('pending', 'live');
-CREATE INDEX inbox_finished ON inbox (finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE turns (
     id TEXT PRIMARY KEY,
@@ -82,7 +81,6 @@ CREATE TABLE turns (
     changed INTEGER NOT NULL DEFAULT 0,
     outcome BLOB
 ) WITHOUT ROWID;
-CREATE INDEX turns_running ON turns (boot_id) WHERE state = 'running';
 CREATE INDEX turns_session ON turns (session_id, started_at);
 
 CREATE TABLE steps (

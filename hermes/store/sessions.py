@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from hermes.errors import RequestError
-from hermes.messages import Message, decode_message, decode_messages, encode_message
+from hermes.messages import Message, Usage, decode_message, decode_messages, encode_message
 from hermes.store.rows import SessionRow, StoredMessage
 
+NOTHING_USED = Usage()
 _COLUMNS = (
     "id, key, source, principal, title, model, instructions, parent_id, created_at, updated_at, ended_at, end_reason,"
     " expires_at, turns, next_message - 1, prefix IS NOT NULL, input_tokens, output_tokens"
@@ -40,6 +41,20 @@ def get_open(con: sqlite3.Connection, key: str) -> SessionRow | None:
     return None if found is None else _row(found)
 
 
+def next_event(con: sqlite3.Connection, key: str, expires_at: float) -> tuple[SessionRow | None, int]:
+    """The conversation that a key names now, and the place of its next event, which is taken by this; (None, 1) without one.
+
+    Args:
+        expires_at: for a conversation that is kept for a while only: it is used, so it is kept until then.
+    """
+    found = con.execute(
+        "UPDATE sessions SET next_event = next_event + 1, expires_at = CASE WHEN expires_at IS NULL THEN NULL ELSE ? END"
+        f" WHERE key = ? AND ended_at IS NULL RETURNING next_event - 1, {_COLUMNS}",
+        (expires_at, key),
+    ).fetchone()
+    return (None, 1) if found is None else (_row(found[1:]), int(found[0]))
+
+
 def is_at(con: sqlite3.Connection, session: SessionRow, messages: int) -> bool:
     """Whether a conversation holds exactly so many messages and nothing waits or runs in it."""
     if session.messages != messages:
@@ -62,19 +77,33 @@ def create(
     prefix: bytes | None = None,
     parent_id: str | None = None,
     expires_at: float | None = None,
+    next_event: int = 1,
 ) -> SessionRow:
     """Make a conversation. Raises RequestError 409 when the id or an open conversation of the key exists."""
+    values = (
+        session_id,
+        key,
+        source,
+        principal,
+        title,
+        model,
+        instructions,
+        prefix,
+        parent_id,
+        now,
+        now,
+        expires_at,
+        next_event,
+    )
     try:
-        con.execute(
+        made = con.execute(
             "INSERT INTO sessions (id, key, source, principal, title, model, instructions, prefix, parent_id, created_at,"
-            " updated_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (session_id, key, source, principal, title, model, instructions, prefix, parent_id, now, now, expires_at),
-        )
+            f" updated_at, expires_at, next_event) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {_COLUMNS}",
+            values,
+        ).fetchone()
     except sqlite3.IntegrityError as error:
         raise RequestError(409, f"a session {session_id!r} exists already", code="session_exists") from error
-    row = get(con, session_id)
-    assert row is not None
-    return row
+    return _row(made)
 
 
 def listing(
@@ -129,21 +158,31 @@ def delete(con: sqlite3.Connection, session_id: str) -> bool:
     return True
 
 
-def append(con: sqlite3.Connection, session_id: str, turn_id: str, messages: Iterable[Message], now: float) -> int:
-    """Add messages to the history, in order. Returns how many the conversation now has (0 when it was deleted)."""
-    found = con.execute("SELECT next_message FROM sessions WHERE id = ?", (session_id,)).fetchone()
+def append(
+    con: sqlite3.Connection,
+    session_id: str,
+    turn_id: str,
+    messages: Sequence[Message],
+    now: float,
+    *,
+    turns: int = 0,
+    usage: Usage = NOTHING_USED,
+) -> int:
+    """Add messages to the history, in order, and count what was used. Returns how many the conversation now has (0: deleted)."""
+    found = con.execute(
+        "UPDATE sessions SET next_message = next_message + ?, turns = turns + ?, input_tokens = input_tokens + ?,"
+        " output_tokens = output_tokens + ?, updated_at = ? WHERE id = ? RETURNING next_message - 1",
+        (len(messages), turns, usage.input_tokens, usage.output_tokens, now, session_id),
+    ).fetchone()
     if found is None:
         return 0
-    seq = first = int(found[0])
-    for message in messages:
+    last = int(found[0])
+    for seq, message in enumerate(messages, last - len(messages) + 1):
         con.execute(
             "INSERT INTO messages (session_id, seq, turn_id, body, created_at) VALUES (?, ?, ?, ?, ?)",
             (session_id, seq, turn_id, encode_message(message), now),
         )
-        seq += 1
-    if seq != first:
-        con.execute("UPDATE sessions SET next_message = ? WHERE id = ?", (seq, session_id))
-    return seq - 1
+    return last
 
 
 def history(con: sqlite3.Connection, session_id: str) -> list[Message]:
@@ -188,6 +227,17 @@ def _prefix(con: sqlite3.Connection, session_id: str, after: int | None) -> list
     ]
 
 
+def _whole_steps(con: sqlite3.Connection, session_id: str, upto: int) -> int:
+    """The place itself, or the one before the step whose results come after it."""
+    query = "SELECT body FROM messages WHERE session_id = ? AND seq = ?"
+    while upto > 0:
+        found = con.execute(query, (session_id, upto + 1)).fetchone()
+        if found is None or decode_message(found[0]).role != "tool":
+            break
+        upto -= 1
+    return upto
+
+
 def fork(
     con: sqlite3.Connection,
     session_id: str,
@@ -198,7 +248,11 @@ def fork(
     upto: int | None,
     expires_at: float | None = None,
 ) -> SessionRow:
-    """Copy a conversation up to a place (all of it by default) into a new one. Raises RequestError 404, 409."""
+    """Copy a conversation up to a place (all of it by default) into a new one; a step that the place would cut is left out.
+
+    Raises:
+        RequestError: 404, 409.
+    """
     source = get(con, session_id)
     if source is None:
         raise not_found(session_id)
@@ -208,7 +262,7 @@ def fork(
         title=title if title is not None else source.title, model=source.model, instructions=source.instructions,
         prefix=prefix, parent_id=session_id, expires_at=expires_at,
     )  # fmt: skip
-    last = source.messages if upto is None else min(upto, source.messages)
+    last = source.messages if upto is None else _whole_steps(con, session_id, min(upto, source.messages))
     con.execute(
         "INSERT INTO messages (session_id, seq, turn_id, body, created_at)"
         " SELECT ?, seq, turn_id, body, created_at FROM messages WHERE session_id = ? AND seq <= ?",

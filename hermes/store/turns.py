@@ -20,6 +20,7 @@ from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 
 MAX_ATTEMPTS = 2  # starts that ended in the death of the process; the next one sets the row aside
 RESUME_GAP = 1_000_000  # event numbers left out when a run is resumed
+SHORT_HISTORY = 200  # messages that are read with a claim; more would keep other writers waiting
 MAX_TOGETHER = 64  # rows that one turn answers at most
 
 
@@ -38,6 +39,7 @@ class TakeUp:
         now: seconds since the epoch.
         left: attended events that nobody waits for any more.
         stale_after_s: rows of people that are older go to the model together.
+        remembers: the session's agent has its history; without it a short one comes with the claim.
     """
 
     key: str
@@ -46,17 +48,22 @@ class TakeUp:
     now: float
     left: frozenset[str]
     stale_after_s: float
+    remembers: bool = True
 
 
-def take_up(con: sqlite3.Connection, look: TakeUp) -> Next:
-    """Settle what needs no turn, and begin one for the oldest row that does."""
+def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = None) -> Next:
+    """Settle what needs no turn, and begin one for the oldest row that does.
+
+    Args:
+        session: the conversation as it is now, if it is at hand.
+    """
     settled: list[Settled] = []
     found = con.execute(
         f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND state = 'pending' ORDER BY seq LIMIT ?",
         (look.key, MAX_TOGETHER + 1),
     ).fetchall()
     waiting = [inbox.row(each) for each in found]
-    session = sessions.get_open(con, look.key)
+    session = session or sessions.get_open(con, look.key)
     if session is None:
         gone = Failure(status=404, code="session_not_found", message="the session was deleted before this was answered")
         settled += [inbox.settle(con, each, "refused", "session deleted", gone, look.key, look.now) for each in waiting]
@@ -128,17 +135,18 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
         "UPDATE inbox SET state = 'live', attempts = attempts + 1, turn_id = ? WHERE id = ?",
         [(look.turn_id, each.id) for each in rows],
     )
-    con.execute("UPDATE sessions SET turns = turns + 1 WHERE id = ?", (session.id,))
     new = [message for each in rows if not each.resume for message in _content(each, look)]
     appended = [] if first.resume else steps.close_awaiting(con, session.id, new)
     if session.has_prefix and not session.messages and not first.resume:
         appended += steps.unanswered(sessions.history(con, session.id), new)
     answered = {message.tool_call_id for message in appended if message.role == "tool"}
     appended += [message for message in new if message.role != "tool" or message.tool_call_id not in answered]
-    base = sessions.append(con, session.id, look.turn_id, appended, look.now)
+    base = sessions.append(con, session.id, look.turn_id, appended, look.now, turns=1)
+    short = not look.remembers and base <= SHORT_HISTORY
     return Claim(
         turn_id=look.turn_id, rows=tuple(rows), session=session, appended=tuple(appended), resumed=first.resume, base=base,
         started_at=look.now, first_event=_first_event(con, rows[-1]),
+        history=tuple(sessions.history(con, session.id)) if short else None,
     )  # fmt: skip
 
 
@@ -199,28 +207,31 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
         steps.await_client(con, claim.turn_id, how.await_step)
     closed = steps.close_open(con, claim.turn_id, how.step_reason or how.reason or "the turn ended", now)
     added = (*closed, *how.messages)
-    sessions.append(con, claim.session.id, claim.turn_id, how.messages, now)
-    transcript = con.execute(
-        "SELECT body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq", (claim.session.id, claim.base)
-    )
-    said = [decode_message(body) for (body,) in transcript]
-    end = msgspec.structs.replace(how.end, transcript=tuple(m for m in said if m.role in ("assistant", "tool")))
+    last = sessions.append(con, claim.session.id, claim.turn_id, how.messages, now, usage=how.end.usage)
+    end = msgspec.structs.replace(how.end, transcript=_transcript(con, claim, how.messages, last))
     ended = con.execute(
         "UPDATE turns SET state = ?, ended_at = ?, outcome = ? WHERE id = ? AND state = 'running' AND boot_id = ?",
         (end.state, now, encode_end(end), claim.turn_id, boot_id),
     ).rowcount
     if not ended:
         raise TurnGone(f"turn {claim.turn_id} is not running here")
-    con.execute(
-        "UPDATE sessions SET input_tokens = input_tokens + ?, output_tokens = output_tokens + ?, updated_at = ? WHERE id = ?",
-        (end.usage.input_tokens, end.usage.output_tokens, now, claim.session.id),
-    )
     _end_rows(con, how, now)
     response = claim.rows[-1].payload.response
     if response is not None and end.state == "done":
         responses.keep(con, claim.rows[-1], claim.session.id, end, now)
     keep_events(con, claim.rows[-1].event_id, how.run_events)
     return end, added
+
+
+def _transcript(con: sqlite3.Connection, claim: Claim, added: Sequence[Message], last: int) -> tuple[Message, ...]:
+    """What the turn said and did: everything since its begin but the person's words."""
+    said: Sequence[Message] = added
+    if last - len(added) != claim.base:
+        found = con.execute(
+            "SELECT body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq", (claim.session.id, claim.base)
+        )
+        said = [decode_message(body) for (body,) in found]
+    return tuple(message for message in said if message.role in ("assistant", "tool"))
 
 
 def _end_rows(con: sqlite3.Connection, how: Finish, now: float) -> None:
@@ -264,24 +275,26 @@ def steer(con: sqlite3.Connection, claim: Claim, now: float) -> tuple[Message, .
 
 def keep_events(con: sqlite3.Connection, event_id: str, events: Sequence[tuple[int, bytes]]) -> None:
     """Remember events of a run, by their numbers."""
-    con.executemany(
-        "INSERT OR REPLACE INTO run_events (event_id, number, body) VALUES (?, ?, ?)",
-        [(event_id, number, body) for number, body in events],
-    )
+    if events:
+        con.executemany(
+            "INSERT OR REPLACE INTO run_events (event_id, number, body) VALUES (?, ?, ?)",
+            [(event_id, number, body) for number, body in events],
+        )
 
 
 def run(con: sqlite3.Connection, event_id: str) -> RunRow | None:
     """A detached run by its event id."""
     found = con.execute(
         "SELECT i.event_id, i.session_key, i.state, i.reason, i.accepted_at, t.state, t.started_at, t.ended_at, t.outcome,"
-        " t.session_id FROM inbox i LEFT JOIN turns t ON t.id = i.turn_id WHERE i.event_id = ? AND i.source = 'runs'",
+        " coalesce(t.session_id, s.id, i.session_key) FROM inbox i LEFT JOIN turns t ON t.id = i.turn_id"
+        " LEFT JOIN sessions s ON s.key = i.session_key AND s.ended_at IS NULL WHERE i.event_id = ? AND i.source = 'runs'",
         (event_id,),
     ).fetchone()
     if found is None:
         return None
     return RunRow(
-        event_id=found[0], session_id=found[9] or found[1], state=found[2], reason=found[3], accepted_at=found[4],
-        turn_state=found[5], started_at=found[6], ended_at=found[7],
+        event_id=found[0], session_key=found[1], session_id=found[9], state=found[2], reason=found[3],
+        accepted_at=found[4], turn_state=found[5], started_at=found[6], ended_at=found[7],
         end=decode_end(found[8]) if found[8] is not None else None,
     )  # fmt: skip
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from hermes.agent.calls import Deadlines, ModelReply, ModelRequest, OnDelta, TextDelta
+from hermes.agent.calls import CallDelta, Deadlines, ModelReply, ModelRequest, OnDelta, ReasoningDelta, TextDelta
 from hermes.agent.validate import check_history
-from hermes.messages import Message, Text, ToolCall, Usage
+from hermes.messages import Message, Part, Reasoning, Text, ToolCall, Usage
 from hermes.settings import Endpoint
 
 
@@ -19,7 +19,10 @@ class Say:
 
     Args:
         text: its words, passed on in one delta.
+        words: the same in several deltas, instead of `text`.
+        reasoning: what it thinks aloud before.
         calls: its tool calls.
+        streamed: pass the calls on as they are written, in two pieces each, as a provider does.
         finish_reason: `tool_calls` where there are calls and nothing else is said.
         hold: an event to wait for after the words were passed on.
         hold_before: an event to wait for before anything is passed on.
@@ -27,6 +30,9 @@ class Say:
     """
 
     text: str = ""
+    words: Sequence[str] = ()
+    reasoning: str = ""
+    streamed: bool = False
     calls: Sequence[ToolCall] = ()
     finish_reason: str = ""
     hold: trio.Event | None = None
@@ -64,20 +70,32 @@ class ScriptedDoor:
         if say.hold_before is not None:
             await say.hold_before.wait()
         await trio.lowlevel.checkpoint()
-        if say.text:
-            on_delta(TextDelta(say.text))
+        self._pass_on(say, on_delta)
         if say.hold is not None:
             await say.hold.wait()
         if say.error is not None:
             raise say.error
-        parts = (Text(say.text),) if say.text else ()
+        text = say.text or "".join(say.words)
+        thoughts: tuple[Part, ...] = (Reasoning(say.reasoning),) if say.reasoning else ()
+        words: tuple[Part, ...] = (Text(text),) if text else ()
         return ModelReply(
-            message=Message(role="assistant", parts=parts, tool_calls=tuple(say.calls)),
+            message=Message(role="assistant", parts=(*thoughts, *words), tool_calls=tuple(say.calls)),
             finish_reason=say.finish_reason or ("tool_calls" if say.calls else "stop"),
             usage=Usage(input_tokens=len(request.history), output_tokens=1),
             model=endpoint.model if endpoint is not None else "scripted",
             endpoint="scripted",
         )
+
+    def _pass_on(self, say: Say, on_delta: OnDelta) -> None:
+        if say.reasoning:
+            on_delta(ReasoningDelta(say.reasoning))
+        for words in (say.text, *say.words):
+            if words:
+                on_delta(TextDelta(words))
+        for index, call in enumerate(say.calls if say.streamed else ()):
+            half = len(call.arguments) // 2
+            on_delta(CallDelta(index, call.id, call.name, call.arguments[:half]))
+            on_delta(CallDelta(index, arguments=call.arguments[half:]))
 
     def _next(self, request: ModelRequest) -> Say:
         if callable(self.script):

@@ -387,7 +387,7 @@ async def _interrupted_life(home: Path) -> None:
     """A life in which the row was begun and the process died: its turn stays `running`, as after kill -9."""
     async with open_store(home / "hermes.db", config_for(home), new_id("boot")) as store:
         await store.inbox.accept(intake("deadly", event_id="deadly", mode="detached"))
-        found = await store.turns.take_up("s", new_id("turn"), frozenset())
+        found = await store.turns.take_up("s", new_id("turn"), frozenset(), remembers=False)
         assert found.claim is not None
 
 
