@@ -5,6 +5,7 @@ Format: WHATWG HTML, 9.2 "Server-sent events". A line that begins with a colon i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -63,27 +64,61 @@ async def stream_feed(
 
     Cancellation: between two writes; a client that leaves ends the wait through the listener.
     """
-    started = False
+    teller = _Teller(request, render, opening, refuse, after)
+    batch: Batch = []
     while True:
-        batch: Batch = []
-        with trio.move_on_after(keepalive_s):
-            batch = await feed.wait_after(after)
+        with trio.CancelScope() as silence:  # one for all events, since its entry costs more than the rest of a chunk
+            while True:
+                silence.deadline = trio.current_time() + keepalive_s
+                batch = await feed.wait_after(teller.after)
+                silence.deadline = math.inf
+                if silence.cancel_called:
+                    break  # both at once: a write must not be interrupted
+                if await teller.tell(batch):
+                    return
+                batch = []
+        if await teller.tell(batch):
+            return
+
+
+class _Teller:
+    """Sends what there is to tell to one client."""
+
+    __slots__ = ("_opening", "_refuse", "_render", "_request", "_started", "after")
+
+    def __init__(
+        self,
+        request: Request,
+        render: Callable[[Batch], bytes],
+        opening: Callable[[], bytes],
+        refuse: Callable[[TurnEnd], Answer | None],
+        after: int,
+    ) -> None:
+        self._request = request
+        self._render = render
+        self._opening = opening
+        self._refuse = refuse
+        self._started = False
+        self.after = after
+
+    async def tell(self, batch: Batch) -> bool:
+        """Send some events, or a sign of life if there are none; True after the last one."""
         frames = KEEPALIVE
         ended = False
         if batch:
-            after = batch[-1][0]
-            last = batch[-1][1]
-            ended = isinstance(last, Ended)
-            if not started and isinstance(last, Ended) and (answer := refuse(last.end)) is not None:
-                await request.answer(answer)
-                return
-            frames = render(batch)
+            self.after, last = batch[-1]
+            if isinstance(last, Ended):
+                ended = True
+                answer = None if self._started else self._refuse(last.end)
+                if answer is not None:
+                    await self._request.answer(answer)
+                    return True
+            frames = self._render(batch)
             if not frames and not ended:
-                continue
-        if not started:
-            started = True
-            await request.start(200, STREAM_HEADERS)
-            frames = opening() + frames
-        await request.write(frames, more=not ended)
-        if ended:
-            return
+                return False
+        if not self._started:
+            self._started = True
+            await self._request.start(200, STREAM_HEADERS)
+            frames = self._opening() + frames
+        await self._request.write(frames, more=not ended)
+        return ended
