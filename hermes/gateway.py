@@ -101,4 +101,5 @@ async def open_gateway(
         with mounted(services, sessions, health, current, stop, instance), sessions.admitting():
             addresses = tuple((str(host), port) for host, port in server.addresses if port is not None)
             announce_start(announce, current.config, addresses, services.new_key, mode)
+            health.serving()
             yield Gateway(stop=stop, addresses=addresses, home=home)

@@ -5,6 +5,8 @@ One object reads them all; `/ready`, `/metrics`, `hermes status` and the service
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -28,6 +30,8 @@ from hermes.stopping import Stop
 from hermes.store import Store
 
 log = get_log(__name__)
+
+_IDLE_WORKER = re.compile(r"Trio thread \d+")
 
 
 class Health:
@@ -71,6 +75,11 @@ class Health:
     def watch(self, store: Store, server: Server, sessions: Sessions, door: ModelDoor) -> None:
         """Read these parts from now on; they outlive everything that asks."""
         self._store, self._server, self._sessions, self._door = store, server, sessions, door
+
+    def serving(self) -> None:
+        """Turns are admitted from now on: tell the service manager that the start is over."""
+        if self.notifier is not None:
+            self.notifier.ready("serving")
 
     def checks(self) -> dict[str, str]:
         """Part -> `ok`, or why it does not work."""
@@ -147,6 +156,7 @@ class Health:
         metrics.reading("hermes_ready", "1 while turns are served.", lambda: float(self.ready()[0]))
         metrics.reading("hermes_uptime_seconds", "Since the start.", lambda: time.time() - self._started_at)
         metrics.reading("hermes_tasks", "Living tasks.", lambda: trio.lowlevel.current_statistics().tasks_living)
+        metrics.reading("hermes_threads", "Living threads, idle workers not among them.", _busy_threads)
         for part, about, read in (
             ("sessions", "Live sessions", lambda: self._sessions),
             ("store", "The database", lambda: self._store and self._store.database),
@@ -165,6 +175,11 @@ class Health:
             "The most CPU time one step took.",
             lambda: self.steps.longest_cpu_s if self.steps else 0.0,
         )
+
+
+def _busy_threads() -> int:
+    """Threads but for the main one and trio's workers between two jobs, which end by themselves."""
+    return sum(not _IDLE_WORKER.fullmatch(thread.name) for thread in threading.enumerate()) - 1
 
 
 def _reader(part: Callable[[], Any]) -> Callable[[], dict[str, float]]:

@@ -34,9 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     _redact_crashes(config)
 
     async def serve() -> int:
-        return await run_gateway(config, options=options)
+        return await run_gateway(config, options=options, announce=_announce)
 
     return run_trio(serve)
+
+
+def _announce(line: str) -> None:
+    print(line, flush=True)  # a pipe or a service manager would get it only when the process ends
 
 
 def options_of(arguments: argparse.Namespace) -> ServeOptions:
