@@ -179,7 +179,7 @@ class Fields:
 def _shallow(value: object, depth: int) -> bool:
     """Whether a value is at most so many levels deep; level by level, without recursion."""
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         level = [
             inner
             for each in level
