@@ -263,14 +263,22 @@ def _better(worst: ModelError | None, error: ModelError) -> ModelError:
 
 
 @asynccontextmanager
-async def open_model(settings: ModelConfig, *, network: Network | None = None) -> AsyncIterator[ModelDoor]:
+async def open_model(
+    settings: ModelConfig,
+    *,
+    network: Network | None = None,
+    rng: random.Random | None = None,
+    sleep: Callable[[float], Awaitable[object]] = trio.sleep,
+) -> AsyncIterator[ModelDoor]:
     """The door to the configured models, with its own clients.
 
     Args:
         settings: `model:` of the configuration.
         network: where HTTP clients come from; None opens one for this scope alone.
+        rng: for jitter and for call ids that a provider left out.
+        sleep: how a backoff waits a number of seconds.
 
     Lifetime: that of `open_model_clients()`.
     """
     async with open_model_clients(settings, network=network) as clients:
-        yield ModelDoor(settings, clients)
+        yield ModelDoor(settings, clients, rng=rng, sleep=sleep)

@@ -209,7 +209,8 @@ class FakeModel:
         step = self.steps.popleft() if self.steps else self.default
         match step:
             case Hang():
-                await trio.sleep_forever()
+                await stream.receive_some(1)  # returns when the client leaves
+                return False
             case Status():
                 await stream.send_all(_status(step))
                 return True
@@ -279,7 +280,8 @@ async def _send_events(stream: trio.SocketStream, events: Iterator[bytes], step:
     await stream.send_all(STREAM_HEAD)
     for index, event in enumerate(events):
         if isinstance(step, Stall) and index >= step.after_events:
-            await trio.sleep_forever()
+            await stream.receive_some(1)  # returns when the client leaves
+            return False
         if isinstance(step, Slow) and index:
             await trio.sleep(step.between_s)
         await stream.send_all(_chunk(event))
