@@ -15,7 +15,7 @@ from hermes.errors import RequestError
 from hermes.http.api.fields import Fields, wrong_type, wrong_value
 from hermes.messages import Audio, Image, Message, Part, Text, ToolCall
 
-MAX_MESSAGES = 20_000
+MAX_MESSAGES = 10_000
 MAX_CALLS = 128
 ID_CHARS = 256
 PARTICIPANT = re.compile(r"[^\s<|\\/>]{1,64}")

@@ -28,7 +28,7 @@ SESSION_ID = re.compile(r"[A-Za-z0-9._:@-]{1,200}", re.ASCII)
 VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]{1,255}")
 SINGLE = (b"authorization", b"idempotency-key", b"x-hermes-session-id", b"origin")  # no telling which of two is meant
 INLINE_BYTES = 262_144  # larger bodies are read in a thread, so that the loop goes on
-MAX_VALUES = 200_000  # in one body; decoding so many takes some 50 ms
+MAX_VALUES = 100_000  # in one body; decoding so many holds the interpreter for some 40 ms, in whatever thread
 MAX_QUERY = 100  # parameters
 
 _decode = msgspec.json.Decoder().decode
