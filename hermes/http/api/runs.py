@@ -147,7 +147,8 @@ async def _place(store: Store, named: str | None, said: Input) -> tuple[dict[str
 def run_object(run: RunRow) -> dict[str, Any]:
     """A run as its client sees it."""
     over = run.state in FINAL_ROW_STATES
-    end = run.end if over else None
+    # A row that was set aside or refused was not ended by its last turn; that one's end is an older story.
+    end = run.end if over and run.state not in ("quarantined", "refused") else None
     status = _status(run)
     error = None
     if over and status != "completed":
