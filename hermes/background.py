@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -16,6 +17,7 @@ from hermes.store import Store
 
 log = get_log(__name__)
 
+WARM_AFTER_S = 0.5  # for what is waiting at the start; a first turn that comes earlier loads the library itself
 SWEEP_PAUSE_S = 0.05  # between two batches of a sweep, so that turns get their commits in between
 
 
@@ -59,7 +61,10 @@ async def open_background(
 
 async def _warm_up(store: Store, door: ModelParts) -> None:
     """After the listener is ready: load the model library off the loop, then look at a database that was not closed."""
+    await trio.sleep(WARM_AFTER_S)
     await door.warm()
+    # What is loaded now stays: without this each full collection would walk all of it on the loop (50 ms and more).
+    gc.freeze()
     if store.database.unclean:
         await store.database.quick_check()
         log.info("store.checked", after="an unclean stop")

@@ -39,7 +39,8 @@ async def open_listener(
         ListenFailed: an address is taken or not ours.
     """
     config = current.config
-    _open_key(services, current, home)
+    if mode == "gateway":
+        _open_key(services, current, home)
     services.store = store
     services.ready, services.status, services.metrics, services.lifetimes = (
         health.ready,

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from hermes.agent.model import open_model
+from hermes.agent.opening import open_model_door
 from hermes.agents import Agents
 from hermes.background import open_background
 from hermes.current import Current
@@ -89,11 +89,11 @@ async def open_gateway(
         open_process(current, stop, health, options, mode),
         open_store(home.database, config, instance.boot_id) as store,
         open_listener(services, current, stop, home, store, health, mode) as server,
-        open_model(config.model) as door,
+        open_model_door(config.model) as door,
         open_builtin(config, config.surroundings.terminal_env) as tools,
         open_sessions(
             store, Agents(store, door, tools, current), lambda: current.config.sessions,
-            drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s),
+            drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), sweeps=mode == "gateway",
         ) as sessions,
         open_background(current, store, door),
     ):  # fmt: skip

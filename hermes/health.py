@@ -10,12 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from hermes import __version__
-from hermes.agent.model import ModelDoor
 from hermes.current import Current
 from hermes.http.listener import Server
 from hermes.http.services import Json
@@ -28,6 +27,9 @@ from hermes.observe.steps import SlowSteps
 from hermes.sessions import Sessions
 from hermes.stopping import Stop
 from hermes.store import Store
+
+if TYPE_CHECKING:
+    from hermes.agent.model import ModelDoor
 
 log = get_log(__name__)
 
@@ -120,6 +122,7 @@ class Health:
             "mode": self._mode,
             "version": __version__,
             "home": str(config.home),
+            "workspace": str(config.workspace),
             "pid": self.instance.pid if self.instance is not None else None,
             "boot_id": self.instance.boot_id if self.instance is not None else None,
             "uptime_s": round(time.time() - self._started_at, 1),

@@ -328,12 +328,18 @@ _NOBODY: frozenset[str] = frozenset()
 
 @asynccontextmanager
 async def open_sessions(
-    store: Store, agents: Agents, settings: Callable[[], SessionsConfig], *, drain_by: Callable[[], float]
+    store: Store,
+    agents: Agents,
+    settings: Callable[[], SessionsConfig],
+    *,
+    drain_by: Callable[[], float],
+    sweeps: bool = True,
 ) -> AsyncIterator[Sessions]:
     """Run live sessions.
 
     Args:
         drain_by: the absolute time until which running turns may finish, asked when the block is left.
+        sweeps: whether mailboxes that nobody wakes are looked for; what an earlier process left waits otherwise.
 
     Lifetime: enter = ready, nothing is begun before `admitting`; exit = turns finished or cut, each with its end written.
 
@@ -342,7 +348,8 @@ async def open_sessions(
     async with trio.open_nursery() as nursery:
         sessions = Sessions(nursery, store, agents, settings)
         async with trio.open_nursery() as background:
-            background.start_soon(sessions.sweep)
+            if sweeps:
+                background.start_soon(sessions.sweep)
             yield sessions
             cut = await sessions.drain(drain_by())
             if cut:

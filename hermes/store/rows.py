@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from hermes.intake import Busy, Mode, Payload, RowState, TurnEnd, TurnState
 from hermes.messages import Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRow:
+class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation as stored."""
 
     id: str
@@ -32,8 +31,7 @@ class SessionRow:
     output_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredMessage:
+class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message with its place in the conversation."""
 
     seq: int
@@ -42,8 +40,7 @@ class StoredMessage:
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboxRow:
+class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted event."""
 
     id: int
@@ -63,8 +60,7 @@ class InboxRow:
     payload: Payload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """What `accept` did.
 
     Args:
@@ -82,8 +78,7 @@ class Accepted:
     session: SessionRow | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A turn that was begun in the store, with what it needs to run.
 
     Args:
@@ -109,16 +104,14 @@ class Claim:
     history: tuple[Message, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """A row that ended without a turn (left, stopped, quarantined, refused)."""
 
     event_id: str
     end: TurnEnd
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Next:
+class Next(msgspec.Struct, frozen=True, kw_only=True):
     """What a mailbox holds: a claim to run, rows that were settled on the way, and whether more waits."""
 
     claim: Claim | None
@@ -126,8 +119,7 @@ class Next:
     more: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """A detached run as its client sees it."""
 
     event_id: str

@@ -32,6 +32,7 @@ class Served:
     process: subprocess.Popen[str]
     port: int
     key: str = ""
+    home: Path = Path()
 
     def cpu_s(self) -> float:
         """CPU time of all its threads so far, user and system."""
@@ -51,7 +52,11 @@ class Served:
     def request(self, path: str, body: Any = None, **headers: str) -> bytes:
         """The bytes of one request."""
         content = b"" if body is None else json.dumps(body).encode()
-        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "host: localhost", f"content-length: {len(content)}"]
+        lines = [
+            f"{'GET' if body is None else 'POST'} {path} HTTP/1.1",
+            "host: localhost",
+            f"content-length: {len(content)}",
+        ]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         if self.key:
             lines.append(f"authorization: Bearer {self.key}")
@@ -93,16 +98,21 @@ class Bench:
 
     def gateway(self, upstream: int, *, extra: str = "") -> Served:
         """`hermes serve` with this model, ready."""
+        served = self.launch(upstream, 0, extra=extra)
+        assert served.process.stdout is not None
+        line = served.process.stdout.readline()
+        assert "http://" in line, line
+        served.port = int(line.partition("http://")[2].partition(" ")[0].rpartition(":")[2])
+        served.key = (served.home / "api_key").read_text().strip()
+        return served
+
+    def launch(self, upstream: int, port: int, *, extra: str = "") -> Served:
+        """`hermes serve` with this model, only just started."""
         home = self._home / f"home{len(self._processes)}"
         home.mkdir(mode=0o700)
         (home / "config.yaml").write_text(self._config(upstream) + extra)
-        process = self._start([sys.executable, "-m", "hermes", "serve", "--home", str(home), "--port", "0", "-q"])
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "http://" in line, line
-        port = int(line.partition("http://")[2].partition(" ")[0].rpartition(":")[2])
-        served = Served(process, port, (home / "api_key").read_text().strip())
-        return served
+        process = self._start([sys.executable, "-m", "hermes", "serve", "--home", str(home), "--port", str(port), "-q"])
+        return Served(process, port, home=home)
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HERMES_", "OPENAI_"))}

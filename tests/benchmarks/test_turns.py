@@ -15,7 +15,9 @@ TABLE = "Turns: non-streaming, zero-delay model on loopback"
 def history(count: int) -> list[dict[str, str]]:
     """A conversation of so many messages, the next one being the person's."""
     roles = ("user", "assistant")
-    return [{"role": roles[index % 2], "content": f"message number {index}, of a usual length"} for index in range(count)]
+    return [
+        {"role": roles[index % 2], "content": f"message number {index}, of a usual length"} for index in range(count)
+    ]
 
 
 def chat(bench: Any, served: Any, messages: list[dict[str, str]], session: str = "") -> bytes:
@@ -84,7 +86,19 @@ async def test_thirty_two_at_once_on_one_core(bench: Any, record: Record) -> Non
     asked = [chat(bench, gateway, new, f"s{number % 64}") for number in range(count)]
     cost = await bench.load(gateway, asked, concurrency=32)
     relay = await bench.load(peer, [chat(bench, peer, [*history(10), *new])] * count, concurrency=32)
-    record(TABLE, "hermes, 32 at once on one core", cpu_ms=round(cost.cpu_ms, 2), turns_per_s=round(cost.rate), p50_ms=round(cost.p50_ms, 1))
-    record(TABLE, "peer, 32 at once on one core", cpu_ms=round(relay.cpu_ms, 2), turns_per_s=round(relay.rate), p50_ms=round(relay.p50_ms, 1))
+    record(
+        TABLE,
+        "hermes, 32 at once on one core",
+        cpu_ms=round(cost.cpu_ms, 2),
+        turns_per_s=round(cost.rate),
+        p50_ms=round(cost.p50_ms, 1),
+    )
+    record(
+        TABLE,
+        "peer, 32 at once on one core",
+        cpu_ms=round(relay.cpu_ms, 2),
+        turns_per_s=round(relay.rate),
+        p50_ms=round(relay.p50_ms, 1),
+    )
     print(cost, relay)
     assert cost.rate >= 250 / 10
