@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import trio
+
 from hermes.agent.calls import Deadlines, ToolDefinition
 from hermes.agent.history import History
 from hermes.agent.loop import Door, LoopSettings
 from hermes.agent.prompt import system_prompt
 from hermes.context import TurnContext
 from hermes.errors import StoreUnavailable
-from hermes.intake import ClientTool
+from hermes.intake import ClientTool, TurnEnd
 from hermes.settings import Config, Endpoint
 from hermes.store import Store
 from hermes.store.rows import Claim, InboxRow
@@ -46,10 +48,19 @@ class Agents:
         door: where models are asked.
         tools: everything that may be offered, unique names.
         config: the configuration as it is now; a turn keeps what it began with.
+        on_end: told of each turn's end and how long it took, for the metrics.
     """
 
-    def __init__(self, store: Store, door: Door, tools: tuple[Tool, ...], config: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        door: Door,
+        tools: tuple[Tool, ...],
+        config: Callable[[], Config],
+        on_end: Callable[[TurnEnd, float], None] = lambda _end, _seconds: None,
+    ) -> None:
         self._store = store
+        self._on_end = on_end
         self._door = door
         self._config = config
         self._tools: Mapping[bool, Mapping[str, Tool]] = MappingProxyType(
@@ -76,9 +87,11 @@ class Agents:
         else:
             agent.history.extend(claim.appended)
         settings = self._settings(claim, config)
-        await turn.run(
+        began = trio.current_time()
+        end = await turn.run(
             settings, agent.history, door=self._door, store=self._store, timeout_s=config.sessions.turn_timeout_s
         )
+        self._on_end(end, trio.current_time() - began)
         return agent
 
     async def _load(self, claim: Claim) -> History:

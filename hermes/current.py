@@ -27,6 +27,7 @@ class Current:
     Args:
         config: as read at the start.
         options: how it was asked for, to read it again.
+        fit: what each configuration that is read goes through before it holds.
 
     Attributes:
         error: why the last reload was refused; the old configuration still holds.
@@ -34,8 +35,11 @@ class Current:
         waiting: sections that were changed and hold only after a restart.
     """
 
-    def __init__(self, config: Config, options: ServeOptions) -> None:
-        self.config = config
+    def __init__(
+        self, config: Config, options: ServeOptions, fit: Callable[[Config], Config] = lambda config: config
+    ) -> None:
+        self.config = config = fit(config)
+        self._fit = fit
         self.error: str | None = None
         self.changed: frozenset[str] = frozenset()
         self.waiting: frozenset[str] = frozenset()
@@ -67,7 +71,7 @@ class Current:
 
     async def _reload(self) -> bool:
         try:
-            config = await trio.to_thread.run_sync(reload_config, self._options)
+            config = self._fit(await trio.to_thread.run_sync(reload_config, self._options))
         except ConfigError as error:
             self.error = str(error)
             log.error("config.refused", error=error)

@@ -12,7 +12,7 @@ from hermes.errors import ListenFailed
 from hermes.health import Health
 from hermes.home import Home, ensure_api_key, place_socket
 from hermes.http.api.app import build_app
-from hermes.http.listener import Limits, Server, open_server, raise_descriptor_limit, size_connections
+from hermes.http.listener import Limits, Server, open_server
 from hermes.http.services import Services
 from hermes.instance import Instance
 from hermes.observe.logs import get_log
@@ -67,13 +67,9 @@ async def open_listener(
 
 
 def _limits(http: HttpConfig) -> Limits:
-    """The listener's bounds, with as many connections as the process has descriptors for."""
-    soft, hard = raise_descriptor_limit()
-    fitting = size_connections(soft, at_most=http.max_connections)
-    log.info("http.sized", descriptors=soft, hard_limit=hard, connections=fitting, turns=http.max_concurrent_turns)
     return Limits(
         header_timeout_s=http.header_timeout_s, idle_timeout_s=http.idle_timeout_s, body_timeout_s=http.body_timeout_s,
-        send_timeout_s=http.send_timeout_s, max_body_bytes=http.max_body_bytes, max_connections=fitting,
+        send_timeout_s=http.send_timeout_s, max_body_bytes=http.max_body_bytes, max_connections=http.max_connections,
     )  # fmt: skip
 
 

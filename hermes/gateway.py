@@ -14,11 +14,13 @@ from typing import Literal
 from hermes.agent.opening import open_model_door
 from hermes.agents import Agents
 from hermes.background import open_background
+from hermes.capacity import fit
 from hermes.current import Current
 from hermes.doors import announce_start, mounted, open_listener
 from hermes.gateway_options import ServeOptions
 from hermes.health import Health
 from hermes.home import Home
+from hermes.http.listener import raise_descriptor_limit
 from hermes.http.services import Services
 from hermes.instance import open_instance
 from hermes.observe.logs import get_log
@@ -78,7 +80,9 @@ async def open_gateway(
     Lifetime: enter = turns can be asked for over every door. Exit = turns finished or cut, responses written, everything
     closed, within `shutdown.total_s` of the stop; a watchdog thread ends the process if that fails.
     """
-    stop, current, home = Stop(), Current(config, options), Home(config.home)
+    soft, _hard = raise_descriptor_limit()
+    stop, current, home = Stop(), Current(config, options, lambda read: fit(read, soft)), Home(config.home)
+    config = current.config
     services, health = Services(config=current), Health(current, stop, mode)
     async with (
         open_signals(stop, health, listen=mode == "gateway"),
@@ -92,7 +96,7 @@ async def open_gateway(
         open_model_door(config.model) as door,
         open_builtin(config, config.surroundings.terminal_env) as tools,
         open_sessions(
-            store, Agents(store, door, tools, current), lambda: current.config.sessions,
+            store, Agents(store, door, tools, current, health.turn_ended), lambda: current.config.sessions,
             drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), sweeps=mode == "gateway",
         ) as sessions,
         open_background(current, store, door),

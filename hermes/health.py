@@ -19,6 +19,7 @@ from hermes.current import Current
 from hermes.http.listener import Server
 from hermes.http.services import Json
 from hermes.instance import Instance
+from hermes.intake import TurnEnd
 from hermes.observe.logs import get_log
 from hermes.observe.notify import Notifier
 from hermes.observe.scopes import scope_lines, scope_tree
@@ -50,6 +51,9 @@ class Health:
         self.steps: SlowSteps | None = None
         self.notifier: Notifier | None = None
         self.metrics = Metrics()
+        self._turns = self.metrics.counter("hermes_turns_total", "Turns that ended, by how.", "state")
+        self._turn_seconds = self.metrics.histogram("hermes_turn_seconds", "How long turns took.")
+        self._tokens = self.metrics.counter("hermes_tokens_total", "Tokens as the providers count them.", "kind")
         self._current = current
         self._stop = stop
         self._mode = mode
@@ -146,6 +150,13 @@ class Health:
             "http": _plain(self._server.statistics()) if self._server is not None else None,
             "store": _plain(self._store.database.statistics()) if self._store is not None else None,
         }
+
+    def turn_ended(self, end: TurnEnd, seconds: float) -> None:
+        """Count a turn."""
+        self._turns.of(end.state).add()
+        self._turn_seconds.of().observe(seconds)
+        self._tokens.of("input").add(end.usage.input_tokens)
+        self._tokens.of("output").add(end.usage.output_tokens)
 
     def alive(self) -> bool:
         """Whether the service manager should hear a sign of life: the store can be written, or is known to be waited for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -46,6 +47,11 @@ async def open_process(
         current.listen(configure)
         with open_watchdog(sys.__stderr__ or sys.stderr, flush=logging.flush) as watchdog, watch_steps() as steps:
             health.steps = steps
+            http = config.http
+            log.info(
+                "process.sized", descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0], connections=http.max_connections,
+                turns=http.max_concurrent_turns, commands=config.terminal.max_commands, clients=config.model.max_clients,
+            )  # fmt: skip
             killed = await trio.to_thread.run_sync(sweep_leftovers, home.path)
             if killed:
                 log.warning("process.leftovers_killed", processes=killed)

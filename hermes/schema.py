@@ -92,6 +92,7 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "timeout_s": seconds(DAY),
                 "max_output_bytes": whole(256, 16 * MEBIBYTE),
                 "kill_grace_s": seconds(60, zero=True),
+                "max_commands": whole(1, 256, "commands"),
                 "env_passthrough": texts(variable_name(), 100),
                 "shell": text(4096),
             },

@@ -132,11 +132,15 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TerminalConfig:
-    """`terminal:`: the terminal tool. `env_passthrough` names the variables a command may see beyond the built-in few."""
+    """`terminal:`: the terminal tool; more than `max_commands` at a time wait in order.
+
+    `env_passthrough` names the variables a command may see beyond the built-in few.
+    """
 
     timeout_s: float = 180.0
     max_output_bytes: int = 50_000
     kill_grace_s: float = 2.0
+    max_commands: int = 16
     env_passthrough: tuple[str, ...] = ()
     shell: str = "/bin/sh"
 

@@ -30,9 +30,12 @@ from hermes.agent.history import History
 from hermes.context import TurnContext
 from hermes.intake import CallEvent, ReasoningEvent, StepEvent, TextEvent, ToolFinished, ToolStarted, TurnEvent
 from hermes.messages import Message, ToolCall, Usage, tool_result
+from hermes.observe.logs import get_log
 from hermes.settings import Endpoint
 from hermes.store.steps import JournalCall
 from hermes.toolset import Tool, run_tool
+
+log = get_log(__name__)
 
 PARALLEL_CALLS = 8
 PREVIEW_CHARS = 400
@@ -250,6 +253,8 @@ class _Runner:
             self._emit(ToolStarted(call.id, call.name, call.arguments))
             began = trio.current_time()
             outcome = await run_tool(self._settings.tools[call.name], self._settings.context, call.arguments)
+            if outcome.exception is not None:
+                log.error("tool.bug", self._settings.context, error=outcome.exception, tool=call.name)
             result = tool_result(call, outcome.text, note=None if outcome.ok else "error")
             self.whole = await self._journal.finish(self._number, position, result) or self.whole
             seconds = trio.current_time() - began

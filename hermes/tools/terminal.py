@@ -19,7 +19,6 @@ from hermes.tools.process import Command, CommandEnd, open_command
 from hermes.tools.workspace import Workspace
 from hermes.toolset import Tool, ToolsetHost, ToolsetSpec, tool
 
-MAX_COMMANDS = 16  # at a time; the next ones wait in order. Each is two processes and four descriptors.
 MAX_COMMAND_BYTES = 100_000  # Linux takes 128 KiB for one argument, execve(2)
 READ_BYTES = 65_536
 DRAIN_S = 1.0  # for output that is still in the pipe when the last process has gone
@@ -93,7 +92,7 @@ async def open_terminal(config: TerminalConfig, host: ToolsetHost) -> AsyncItera
 
     Lifetime: nothing is held between calls. A call's processes are gone when the call returns, however it ends.
     """
-    running = trio.CapacityLimiter(MAX_COMMANDS)
+    running = trio.CapacityLimiter(config.max_commands)  # each is two processes and four descriptors
     environment = child_environment(host.environment, config.env_passthrough)
     mark = mark_of(host.home)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hermes.settings import TerminalConfig
 from hermes.signatures import MAX_ARGUMENTS, MAX_DEPTH
 from hermes.tools import searcher, searching, terminal
 from hermes.tools.files import FilesConfig
@@ -32,7 +33,7 @@ def test_the_numbers_of_the_explanation_are_those_of_the_code() -> None:
     text = (DOCS / "explanation/tools.md").read_text()
     assert (MAX_RESULT, MAX_ARGUMENTS, MAX_DEPTH) == (100_000, 2 * 2**20, 64)
     assert "over 100,000 characters" in text
-    assert f"At most {terminal.MAX_COMMANDS} commands" in text
+    assert f"At most {TerminalConfig().max_commands} commands" in text
     assert f"killed after {FilesConfig().search_s:g} s" in text
     assert searcher.MAX_FILE_BYTES == 8 * 2**20
     assert searching.SEARCHER.name in os.listdir(searching.SEARCHER.parent)

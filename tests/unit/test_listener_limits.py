@@ -6,10 +6,8 @@ import resource
 from dataclasses import fields
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hermes.http.listener import Limits, raise_descriptor_limit, size_connections
+from hermes.http.listener import Limits, raise_descriptor_limit
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
@@ -35,18 +33,3 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
         assert raise_descriptor_limit(512) == (wanted, hard), "a higher soft limit is left alone"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-@given(descriptors=st.integers(-1, 2_000_000), reserved=st.integers(0, 100))
-def test_connections_never_take_the_descriptors_of_the_rest(descriptors: int, reserved: int) -> None:
-    fit = size_connections(descriptors, reserved=reserved)
-    assert 1 <= fit <= 1024
-    if descriptors >= reserved + 2:
-        assert fit * 2 + reserved <= descriptors
-
-
-def test_sizes_for_known_limits() -> None:
-    assert size_connections(128) == 40
-    assert size_connections(1024) == 488
-    assert size_connections(-1) == 1024
-    assert size_connections(20) == 1

@@ -4,7 +4,7 @@ What it refuses, with which status, and why it exists: `docs/explanation/http-li
 """
 
 from hermes.http.listener.exchange import Application, ClientLeft
-from hermes.http.listener.limits import Limits, raise_descriptor_limit, size_connections
+from hermes.http.listener.limits import Limits, raise_descriptor_limit
 from hermes.http.listener.server import Server, Statistics, open_server
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "Statistics",
     "open_server",
     "raise_descriptor_limit",
-    "size_connections",
 ]

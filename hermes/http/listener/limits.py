@@ -86,20 +86,3 @@ def raise_descriptor_limit(at_most: int = SANE_DESCRIPTORS) -> tuple[int, int]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             break
     return resource.getrlimit(resource.RLIMIT_NOFILE)
-
-
-def size_connections(descriptors: int, *, reserved: int = 48, per_connection: int = 2, at_most: int = 1024) -> int:
-    """How many connections fit under a limit of descriptors.
-
-    Args:
-        descriptors: the soft limit; negative means unlimited.
-        reserved: descriptors for everything else (>= 0): the database, logs, listening sockets.
-        per_connection: descriptors that serving one request may take (>= 1): its own, and one towards a provider.
-        at_most: the most that is ever useful (>= 1).
-
-    Returns:
-        1 to `at_most`.
-    """
-    if descriptors < 0:
-        return at_most
-    return max(1, min(at_most, (descriptors - reserved) // per_connection))
