@@ -112,10 +112,10 @@ def _asked(said: str) -> tuple[str, dict[str, Any]] | None:
     if found := re.match(r"(?is)run:\s*(.+)", said):
         return "terminal", {"command": found[1].strip()}
     if re.match(r"(?i)(?:please )?list (?:the |my |all )?files\b", said):
-        return "search_files", {"pattern": "*", "query": "*", "target": "files"}
+        return "search_files", {"pattern": "*", "query": "*", "kind": "name"}
     if found := re.match(r"(?i)(?:please )?search for (.+)", said):
         words = _unquoted(found[1])
-        return "search_files", {"pattern": words, "query": words, "target": "content"}
+        return "search_files", {"pattern": words, "query": words, "kind": "content"}
     if found := re.match(r"(?i)(?:please )?read (?:the file )?(\S+)", said):
         return "read_file", {"path": _unquoted(found[1]), "file": _unquoted(found[1])}
     return None
