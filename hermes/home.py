@@ -71,6 +71,11 @@ class Home:
         return self.logs / "hermes.log"
 
     @property
+    def chat_history(self) -> Path:
+        """What was written in `hermes chat`, for its editor."""
+        return self.path / "chat_history"
+
+    @property
     def socket_name(self) -> Path:
         """The control socket, or a symlink to it where this path is too long to be bound."""
         return self.path / "hermes.sock"

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -117,6 +118,16 @@ def in_words(value: Any) -> str:
     if isinstance(value, str):
         return printable(value)
     return printable(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def when(seconds: object) -> str:
+    """Seconds since the epoch as a local time; nothing for what is no time."""
+    if not isinstance(seconds, (int, float)):
+        return ""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return ""
 
 
 def _known_leaf(group: BaseExceptionGroup[BaseException]) -> HermesError | KeyboardInterrupt | None:

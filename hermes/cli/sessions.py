@@ -1,4 +1,4 @@
-"""`hermes sessions`: the conversations of the running gateway."""
+"""`hermes sessions`: the conversations of a home, asked of its gateway, or of an embedded one where none runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import argparse
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from hermes.cli.running import DONE, add_home, add_json, home_of, in_words, print_json, printable, run_trio
-from hermes.home import Home, find_socket
+from hermes.cli.running import DONE, add_home, add_json, home_of, in_words, print_json, printable, run_trio, when
+from hermes.home import Home
 
 PAGE: Final = 200
 Ask = Callable[..., Any]
@@ -48,27 +47,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 @asynccontextmanager
 async def reach_gateway(home: Home) -> AsyncIterator[Ask]:
-    """A way to ask the gateway of a home: `await ask(method, path, body)`, as in `hermes.control_client.call`.
+    """A way to ask the gateway of a home: `await ask(method, path, body)`; where none runs, one is embedded meanwhile."""
+    from hermes.cli.reach import open_reach
+    from hermes.gateway_options import ServeOptions
 
-    Raises:
-        NoGateway: none is running; `hermes serve` starts one.
-    """
-    from hermes.control_client import call
-    from hermes.errors import NoGateway
-
-    try:
-        yield partial(call, find_socket(home))
-    except NoGateway as error:
-        raise NoGateway(f"{error}; `hermes serve` starts one") from None
+    async with open_reach(home, lambda: ServeOptions(home=home.path)) as reach:
+        yield reach.ask
 
 
 async def _list(ask: Ask, arguments: argparse.Namespace) -> int:
-    found = await _pages(ask, "/api/sessions", max(0, arguments.limit))
+    found = await _listed(ask, max(0, arguments.limit))
     if arguments.json:
         print_json(found)
         return DONE
     for session in found:
-        fields = (session.get("id"), session.get("updated_at") or session.get("created_at"), session.get("title"))
+        fields = (session.get("id"), when(session.get("updated_at")), session.get("title"))
         print("  ".join(in_words(field) for field in fields if field is not None))
     return DONE
 
@@ -79,7 +72,7 @@ async def _show(ask: Ask, arguments: argparse.Namespace) -> int:
         print_json(document)
         return DONE
     for name, value in document["session"].items():
-        print(f"{in_words(name)}: {in_words(value)}")
+        print(f"{in_words(name)}: {when(value) if name.endswith('_at') and value else in_words(value)}")
     for message in document["messages"]:
         print(f"\n[{in_words(message.get('role', '?'))}]")
         for line in _text(message.get("content")).splitlines():
@@ -119,22 +112,30 @@ async def _delete(ask: Ask, arguments: argparse.Namespace) -> int:
 
 async def _document(ask: Ask, session: str) -> dict[str, Any]:
     path = f"/api/sessions/{quote(session, safe='')}"
-    answer = await ask("GET", path)
-    about = answer.get("session", answer) if isinstance(answer, dict) else {"id": session}
-    return {"session": about, "messages": await _pages(ask, f"{path}/messages", None)}
+    return {"session": await ask("GET", path), "messages": await _messages(ask, path)}
 
 
-async def _pages(ask: Ask, path: str, most: int | None) -> list[dict[str, Any]]:
-    """The entries of a list that the gateway gives in pages, as long as it says that there are more."""
+async def _listed(ask: Ask, most: int) -> list[dict[str, Any]]:
+    """The newest sessions, asked for in pages."""
     found: list[dict[str, Any]] = []
-    while most is None or len(found) < most:
-        limit = PAGE if most is None else min(PAGE, most - len(found))
-        answer = await ask("GET", f"{path}?{urlencode({'limit': limit, 'offset': len(found)})}")
-        page = [entry for entry in answer.get("data") or () if isinstance(entry, dict)]
-        found.extend(page)
-        if not page or not answer.get("has_more"):
+    while len(found) < most:
+        query = urlencode({"limit": min(PAGE, most - len(found)), "offset": len(found)})
+        answer = await ask("GET", f"/api/sessions?{query}")
+        found.extend(answer["data"])
+        if not answer["data"] or not answer["has_more"]:
             break
     return found
+
+
+async def _messages(ask: Ask, path: str) -> list[dict[str, Any]]:
+    """Every message of a session, asked for in pages that each begin after the last message of the one before."""
+    found: list[dict[str, Any]] = []
+    while True:
+        query = urlencode({"limit": PAGE} | ({"after": found[-1]["seq"]} if found else {}))
+        answer = await ask("GET", f"{path}/messages?{query}")
+        found.extend(answer["data"])
+        if not answer["data"] or not answer["has_more"]:
+            return found
 
 
 def _text(content: Any) -> str:

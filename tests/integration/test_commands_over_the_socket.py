@@ -16,8 +16,8 @@ import pytest
 
 from hermes.cli import main
 
-MESSAGES = [{"role": "user", "content": f"number {number}"} for number in range(450)]
-SESSIONS = [{"id": f"s{number}", "updated_at": "2026-01-01T00:00:00Z", "title": "a\x1b[31mb"} for number in range(3)]
+MESSAGES = [{"seq": number, "role": "user", "content": f"number {number}"} for number in range(1, 451)]
+SESSIONS = [{"id": f"s{number}", "updated_at": 1.8e9, "title": "a\x1b[31mb"} for number in range(3)]
 
 
 class Gateway(socketserver.ThreadingUnixStreamServer):
@@ -38,10 +38,11 @@ class Gateway(socketserver.ThreadingUnixStreamServer):
             return 400, {"error": {"message": "http.port: is wrong", "type": "t", "code": "config", "param": None}}
         if parts.path in ("/api/sessions", "/api/sessions/a%2Fb/messages"):
             every = SESSIONS if parts.path == "/api/sessions" else MESSAGES
-            page = every[query["offset"] : query["offset"] + query["limit"]]
-            return 200, {"data": page, "has_more": query["offset"] + len(page) < len(every)}
+            first = query.get("offset", query.get("after", 0))  # a message's place is its number in the session
+            page = every[first : first + query["limit"]]
+            return 200, {"data": page, "has_more": first + len(page) < len(every)}
         table: dict[tuple[str, str], Any] = {
-            ("GET", "/control/status"): {"mode": "serve", "accounts": {"a": {"state": "up"}}},
+            ("GET", "/control/status"): {"mode": "serve", "status": "ready", "accounts": {"a": {"state": "up"}}},
             ("POST", "/control/stop"): {"stopping": True},
             ("POST", "/control/reload"): {"changed": ["http"]},
             ("POST", "/control/backup"): {"bytes": 4096},
@@ -89,7 +90,7 @@ def gateway() -> Iterator[tuple[Path, Gateway]]:
 def test_status(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
     home, _ = gateway
     assert main(["status", "--home", str(home)]) == 0
-    assert capsys.readouterr().out == "mode: serve\naccounts.a.state: up\n"
+    assert capsys.readouterr().out == "mode: serve\nstatus: ready\naccounts.a.state: up\n"
     assert main(["status", "--json", "--home", str(home)]) == 0
     assert json.loads(capsys.readouterr().out)["running"] is True
 
@@ -132,7 +133,7 @@ def test_sessions_are_listed_without_steering_the_terminal(
 def test_a_session_is_exported_whole(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
     home, _ = gateway
     assert main(["sessions", "show", "a/b", "--home", str(home)]) == 0
-    assert "number 449" in capsys.readouterr().out
+    assert "number 450" in capsys.readouterr().out
     target = home / "out.json"
     assert main(["sessions", "export", "a/b", str(target), "--home", str(home)]) == 0
     assert json.loads(target.read_text())["messages"] == MESSAGES
@@ -145,6 +146,6 @@ def test_sessions_are_deleted_or_the_reason_is_told(
 ) -> None:
     home, serving = gateway
     assert main(["sessions", "delete", "s1", "--home", str(home)]) == 0
-    assert serving.asked == [("DELETE", "/api/sessions/s1", None)]
+    assert serving.asked[-1] == ("DELETE", "/api/sessions/s1", None)
     assert main(["sessions", "delete", "s9", "--home", str(home)]) == 1
     assert capsys.readouterr().err == "hermes: no such session\n"

@@ -105,8 +105,6 @@ def test_without_a_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert '"running": false' in capsys.readouterr().out
     assert main(["stop", *home]) == 0
     assert main(["reload", *home]) == 3
-    assert main(["sessions", "list", *home]) == 3
-    assert "`hermes serve` starts one" in capsys.readouterr().err
     assert main(["backup", "x.db", *home]) == 3
     assert main(["logs", *home]) == 1
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,205 @@
+"""`hermes chat` in a terminal: read, send, show, until the person leaves."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import trio
+
+from hermes.cli.chat import commands
+from hermes.cli.chat.conversation import Conversation
+from hermes.cli.chat.editor import Editor
+from hermes.cli.chat.history import History
+from hermes.cli.chat.reply import Reply
+from hermes.cli.chat.terminal import Terminal, open_terminal, set_keys
+from hermes.cli.chat.text import one_line
+from hermes.cli.reach import Reach, open_reach
+from hermes.cli.running import DONE, FAILED, INTERRUPTED
+from hermes.errors import ControlFailed, HermesError, leaves
+from hermes.gateway_options import ServeOptions
+from hermes.home import Home
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT, signal.SIGWINCH)
+
+
+class Interrupts:
+    """What Control-C ends now; nothing, while nothing is waited for."""
+
+    def __init__(self) -> None:
+        self._scope: trio.CancelScope | None = None
+
+    @contextmanager
+    def ending(self) -> Iterator[trio.CancelScope]:
+        """While inside, Control-C cancels this scope."""
+        with trio.CancelScope() as scope:
+            self._scope = scope
+            try:
+                yield scope
+            finally:
+                self._scope = None
+
+    def press(self) -> None:
+        """Control-C was pressed."""
+        if self._scope is not None:
+            self._scope.cancel("Control-C")
+
+
+async def talk(
+    home: Home, options: Callable[[], ServeOptions], arguments: argparse.Namespace, environ: Mapping[str, str]
+) -> int:
+    """Talk until the person leaves; returns the exit code."""
+    code = INTERRUPTED
+    async with open_terminal(environ) as terminal:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                interrupts = Interrupts()
+                nursery.start_soon(_hear, signals, interrupts, terminal, nursery.cancel_scope)
+                async with open_reach(home, options) as reach:
+                    chat = Chat(terminal, reach, interrupts, arguments)
+                    code = await chat.run(History(home.chat_history))
+                nursery.cancel_scope.cancel("over")
+    return code
+
+
+async def _hear(
+    signals: AsyncIterator[int], interrupts: Interrupts, terminal: Terminal, everything: trio.CancelScope
+) -> None:
+    async for number in signals:
+        match number:
+            case signal.SIGINT:
+                interrupts.press()
+            case signal.SIGWINCH:
+                terminal.redraw()
+            case signal.SIGCONT:
+                if terminal.steered:
+                    set_keys()
+                terminal.redraw()
+            case _:
+                everything.cancel("a signal")
+
+
+class Chat:
+    """A person at a terminal and a conversation.
+
+    Args:
+        terminal: where the person is.
+        reach: the way to the gateway.
+        interrupts: what Control-C ends.
+        arguments: of the command line.
+    """
+
+    def __init__(self, terminal: Terminal, reach: Reach, interrupts: Interrupts, arguments: argparse.Namespace) -> None:
+        self.terminal = terminal
+        self.conversation = Conversation(reach, arguments.session, arguments.model)
+        self.listed: list[dict[str, Any]] = []  # what /sessions showed last, for /resume NUMBER
+        self._reach = reach
+        self._interrupts = interrupts
+        self._reasoning = bool(arguments.reasoning)
+        self._failed = False
+
+    async def run(self, history: History) -> int:
+        """Talk until the person leaves; returns the exit code."""
+        with self._interrupts.ending() as beginning:
+            await self._begin(history)
+        if beginning.cancelled_caught:
+            return INTERRUPTED
+        warned = False
+        while True:
+            with self._interrupts.ending() as reading:
+                editor = Editor(history.entries, commands.complete)
+                text = await self.terminal.read(editor)
+                if text is None:
+                    break
+                warned = False
+                history.add(editor.text)
+                if not text:
+                    continue
+            if reading.cancelled_caught:
+                if warned or not self.terminal.steered:
+                    break
+                warned = not editor.text
+                if warned:
+                    self.note("Control-C again leaves, and so does Control-D")
+            elif not await self._answer(text):
+                break
+        if self.terminal.asks and self.conversation.session is not None:
+            self.note(f"to go on: hermes chat --session {self.conversation.session}")
+        return FAILED if self._failed and not self.terminal.asks else DONE
+
+    async def _begin(self, history: History) -> None:
+        painter = self.terminal.painter
+        self.terminal.put(painter.below(["starting …"]))
+        history.load()
+        await self._reach.gateway()
+        found = None
+        if self.conversation.session is not None:
+            model = self.conversation.model
+            found = await self.conversation.resume(self.conversation.session)
+            self.conversation.model = model
+        if not self.terminal.asks:
+            return
+        self.terminal.put(painter.line(painter.style("Hermes", "bold") + painter.style(self._about(), "dim")))
+        if found is not None:
+            await commands.show_last(self, found)
+        self.terminal.put(painter.line())
+
+    def _about(self) -> str:
+        """One line on whom one talks to, and where tools work."""
+        status = self._reach.status
+        model = status.get("model") or {}
+        name = "the built-in demo model" if model.get("api") == "demo" else one_line(str(model.get("name", "?")))
+        where = f" · tools work in {one_line(str(status['workspace']))}" if "workspace" in status else ""
+        return f" · {name}{where} · /help"
+
+    async def _answer(self, text: str) -> bool:
+        """A command or a message; False when the person leaves."""
+        found = commands.parse(text)
+        stay = True
+        with self._interrupts.ending() as answering:
+            try:
+                if found is None:
+                    await self._say(text)
+                else:
+                    stay = await commands.run(self, *found)
+            except HermesError as error:
+                self.fail(str(error))
+        if answering.cancelled_caught:
+            self._failed = True
+            self.fail("interrupted")
+        self.terminal.put(self.terminal.painter.line() if self.terminal.asks else "")
+        return stay
+
+    async def _say(self, text: str) -> None:
+        reply = Reply(self.terminal, reasoning=self._reasoning)
+        began = False
+        self._failed = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reply.animate)
+                async with self.conversation.say(text) as turn:
+                    began = True
+                    async for told in turn:
+                        self._failed = not reply.show(told)
+                        await self.terminal.room()
+                nursery.cancel_scope.cancel("over")
+        except* HermesError as group:
+            error = next(each for each in leaves(group) if isinstance(each, HermesError))
+            cut = began and isinstance(error, ControlFailed) and not error.status
+            reply.end()
+            self.fail(
+                "the gateway went away in the middle of the reply; your next message goes on" if cut else f"{error}"
+            )
+        finally:
+            reply.end()
+
+    def note(self, text: str) -> None:
+        """Say something beside the conversation."""
+        self.terminal.put(self.terminal.painter.paragraph(text, "dim"))
+
+    def fail(self, text: str) -> None:
+        """Say that something did not work."""
+        self.terminal.put(self.terminal.painter.paragraph(f"✗ {one_line(text)}", "bad"))
