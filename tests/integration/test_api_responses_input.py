@@ -29,6 +29,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"input": "x", "tools": [WEATHER, WEATHER]}, "tools[1]"),
     ({"input": "x", "tools": [{**WEATHER, "parameters": "y"}]}, "tools[0].parameters"),
     ({"input": "x", "tool_choice": "sometimes"}, "tool_choice"),
+    ({"input": "x", "tool_choice": "required"}, "tool_choice"),
+    ({"input": "x", "text": {"verbosity": "low"}}, "text.verbosity"),
     ({"input": "x", "tool_choice": {"type": "function", "name": "nope"}}, "tool_choice.name"),
     ({"input": "x", "temperature": "hot"}, "temperature"),
     ({"input": "x", "temperature": 3}, "temperature"),

@@ -42,6 +42,8 @@ def routes(services: Services) -> list[Route]:
     """`POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}`."""
 
     async def create(request: Request) -> Answer | None:
+        if (named := request.session_header()) is not None:
+            request.name_session(named)
         asked = await read_as(request, services, read_create)
         return await _Creation(request, services, asked).answer()
 

@@ -109,11 +109,11 @@ def _options(fields: Fields, tools: tuple[ClientTool, ...]) -> tuple[CallOptions
     most = fields.integer("max_output_tokens", 1, MAX_TOKENS)
     parallel = fields.boolean("parallel_tool_calls")
     effort, summary = _reasoning(fields)
-    shape, text, extra = _text(fields)
+    shape, text = _text(fields)
     choice, shown_choice = _tool_choice(fields, tools)
     options = CallOptions(
         temperature=temperature, top_p=top_p, max_output_tokens=most, tool_choice=choice, parallel_tool_calls=parallel,
-        response_format=shape, reasoning_effort=effort, extra=extra,
+        response_format=shape, reasoning_effort=effort,
     )  # fmt: skip
     return options, {
         "temperature": temperature, "top_p": top_p, "max_output_tokens": most, "text": text,
@@ -131,28 +131,25 @@ def _reasoning(fields: Fields) -> tuple[str | None, str | None]:
     return effort, summary or reasoning.string("generate_summary", choices=SUMMARIES)
 
 
-def _text(fields: Fields) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The form of the reply: as a model call takes it, as the response shows it, and what is passed on as it is."""
+def _text(fields: Fields) -> tuple[Any, dict[str, Any]]:
+    """The form of the reply: as a model call takes it, and as the response shows it."""
     text = fields.object("text")
-    plain = {"type": "text"}
     if text is None:
-        return None, {"format": plain}, {}
-    verbosity = text.string("verbosity", choices=("low", "medium", "high"))
-    extra = {} if verbosity is None else {"verbosity": verbosity}
+        return None, {"format": {"type": "text"}}
+    if text.string("verbosity", choices=("low", "medium", "high")) not in (None, "medium"):
+        raise wrong_value(text.at("verbosity"), "is not served but as 'medium'", "unsupported_value")
     form = text.object("format")
     if form is None:
-        return None, {"format": plain, **extra}, extra
+        return None, {"format": {"type": "text"}}
     kind = form.require("type", form.string("type", choices=("text", "json_object", "json_schema")))
     if kind != "json_schema":
-        shape = None if kind == "text" else {"type": kind}
-        return shape, {"format": {"type": kind}, **extra}, extra
+        return None if kind == "text" else {"type": kind}, {"format": {"type": kind}}
     name = form.require("name", form.string("name", most=64))
     inner: dict[str, Any] = {"name": name, "schema": form.require("schema", form.opaque("schema"))}
     description, strict = form.string("description"), form.boolean("strict")
     inner |= {"description": description} if description is not None else {}
     inner |= {"strict": strict} if strict is not None else {}
-    shown = {"type": kind, **inner, "strict": strict}
-    return {"type": kind, "json_schema": inner}, {"format": shown, **extra}, extra
+    return {"type": kind, "json_schema": inner}, {"format": {"type": kind, **inner, "strict": strict}}
 
 
 def _tools(fields: Fields) -> tuple[ClientTool, ...]:
@@ -183,6 +180,8 @@ def _tool_choice(fields: Fields, tools: tuple[ClientTool, ...]) -> tuple[Any, An
     if value is None:
         return None, "auto"
     if type(value) is str:
+        if value == "required" and not tools:
+            raise wrong_value("tool_choice", "needs tools")
         return fields.string("tool_choice", choices=("none", "auto", "required")), value
     choice = fields.object("tool_choice")
     assert choice is not None

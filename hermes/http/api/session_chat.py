@@ -90,6 +90,7 @@ def _end(end: TurnEnd) -> bytes:
 
 async def _intake(request: Request, services: Services, path: str) -> Intake:
     named = session_id(request.path_param("id"), "id")
+    request.name_session(named)
     asked = await read_as(request, services, _read_say)
     store = open_store_of(services)
     open_sessions_of(services)
