@@ -89,6 +89,8 @@ class LiveSet:
         self, start: Callable[[LiveSession], None], most: Callable[[], int], most_bytes: Callable[[], int]
     ) -> None:
         self.open = False  # whether sessions may be started
+        self.closed = False  # no session can be started any more: what is begun now is for the next start to close
+        self.doors = 0  # sessions that are reserved
         self.evicted = 0
         self.history_bytes = 0
         self._start = start
@@ -97,7 +99,7 @@ class LiveSet:
         self._live: dict[str, LiveSession] = {}  # moved to the end whenever it becomes idle
         self._leaving = 0  # idle sessions that were let go and are about to end: their room is given already
         self._waiting: dict[str, None] = {}  # keys that want a task and found no room, in order
-        self.ended = trio.lowlevel.ParkingLot()  # unparked whenever a turn or a session ends
+        self.ended = trio.lowlevel.ParkingLot()  # unparked whenever a turn, a session or a reservation ends
 
     def __len__(self) -> int:
         return len(self._live)
@@ -163,15 +165,18 @@ class LiveSet:
         elif not session.idle or session.reserved or session.woken or session.evicting:
             return None
         session.reserved = True
+        self.doors += 1
         return session
 
     def release(self, session: LiveSession, handed: Next | None) -> None:
         """Let a reserved session go on, with what was begun for it."""
+        self.doors -= 1
+        self.ended.unpark_all()
         session.reserved = False
         session.handed = handed
         if session.running:
             session.lot.unpark_all()
-        elif session.woken:
+        elif session.woken and not self.closed:
             self._run(session)
         else:
             self.end(session)

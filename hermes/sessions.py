@@ -31,6 +31,7 @@ log = get_log(__name__)
 
 WAKE_BATCH = 32  # mailboxes that one sweep wakes; the next sweep follows soon while there are more
 FULL_SWEEP_PAUSE_S = 1.0
+DOORS_S = 10.0  # for commits that have begun when everything is cancelled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +194,8 @@ class Sessions:
         finally:
             if session is not None:
                 self._live.release(session, handed)
+        if self._live.closed:
+            raise _stopping()  # nobody can answer it any more; the next start says what became of it
         if session is None and accepted.fresh:
             self._live.wake(intake.session_key)
         return accepted
@@ -208,8 +211,7 @@ class Sessions:
 
     def _check_open(self) -> None:
         if not self._live.open:
-            words = "the gateway is stopping"
-            raise RequestError(503, words, code="gateway_draining", kind="server_error", retry_after_s=5)
+            raise _stopping()
 
     def _was_left(self, feed: Feed) -> None:
         """Nobody waits any more: end the turn, or let the session's task end the row."""
@@ -322,8 +324,21 @@ class Sessions:
         self._cutting = True
         return sum(turn.interrupt(Cut(reason="draining")) for turn in self._live.turns())
 
+    async def close_doors(self) -> None:
+        """Wait for events that are being committed together with their turn: each gets its session's task, which ends it."""
+        try:
+            while self._live.doors:
+                await self._live.ended.park()
+        finally:
+            self._live.closed = True
+
 
 _NOBODY: frozenset[str] = frozenset()
+
+
+def _stopping() -> RequestError:
+    words = "the gateway is stopping"
+    return RequestError(503, words, code="gateway_draining", kind="server_error", retry_after_s=5)
 
 
 @asynccontextmanager
@@ -347,11 +362,15 @@ async def open_sessions(
     """
     async with trio.open_nursery() as nursery:
         sessions = Sessions(nursery, store, agents, settings)
-        async with trio.open_nursery() as background:
-            if sweeps:
-                background.start_soon(sessions.sweep)
-            yield sessions
-            cut = await sessions.drain(drain_by())
-            if cut:
-                log.warning("sessions.cut", turns=cut)
-            background.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as background:
+                if sweeps:
+                    background.start_soon(sessions.sweep)
+                yield sessions
+                cut = await sessions.drain(drain_by())
+                if cut:
+                    log.warning("sessions.cut", turns=cut)
+                background.cancel_scope.cancel()
+        finally:
+            with trio.move_on_after(DOORS_S, shield=True):
+                await sessions.close_doors()

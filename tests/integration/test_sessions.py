@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -501,3 +504,30 @@ async def test_following_sees_tools_as_they_run(tmp_path: Path) -> None:
         assert kinds == ["TextEvent", "ToolStarted", "ToolFinished", "StepEvent", "TextEvent", "Ended"]
         assert end.message is not None
         assert end.message.text == "seen it"
+
+
+async def test_an_event_that_is_being_committed_while_all_is_cancelled_is_ended_too(tmp_path: Path) -> None:
+    go_on, began = threading.Event(), threading.Event()
+    states: list[str] = []
+
+    def hold(_: object) -> None:
+        began.set()
+        go_on.wait(20)
+
+    async def ask(spine: Spine) -> None:
+        states.append((await spine.ask("in between")).state)
+
+    async with trio.open_nursery() as outside:
+        with trio.CancelScope() as root:
+            async with open_spine(tmp_path) as spine:
+                outside.start_soon(spine.store.database.write, hold)
+                await trio.to_thread.run_sync(began.wait)
+                outside.start_soon(ask, spine)
+                while not spine.sessions._live.doors:
+                    await trio.lowlevel.checkpoint()
+                root.cancel()
+                outside.start_soon(trio.to_thread.run_sync, go_on.set)
+                await trio.sleep_forever()
+    assert states == ["interrupted"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "hermes.db")) as con:  # before any second start
+        assert con.execute("SELECT state FROM inbox").fetchall() == [("interrupted",)]
