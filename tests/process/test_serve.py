@@ -11,6 +11,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,23 +177,25 @@ async def test_a_running_turn_is_finished_before_the_end(tmp_path: Path) -> None
     assert rows(home, "SELECT state FROM inbox") == [("answered",)]
 
 
-async def test_a_second_signal_cuts_and_the_row_says_so(tmp_path: Path) -> None:
+async def test_a_second_signal_cuts_a_hundred_turns_and_a_hundred_rows_say_so(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    async with with_model(home) as upstream, open_gateway_process(home) as gateway:
-        upstream.script(Gate(event=trio.Event()))
-        answers: list[Any] = []
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, gateway, answers)
-            await until(lambda: upstream.requests, "the model is asked")
-            gateway.process.send_signal(signal.SIGTERM)
-            await until(lambda: "gateway.stopping" in gateway.said, "the first signal was heard")
-            assert not answers
-            gateway.process.send_signal(signal.SIGTERM)
-        assert isinstance(answers[0], httpx2.HTTPError) or answers[0].status_code == 503
-        assert await gateway.process.wait() == 0
-        assert "gateway.second_signal" in gateway.log
-    assert rows(home, "SELECT state FROM inbox") == [("interrupted",)]
-    assert rows(home, "SELECT state FROM turns") == [("interrupted",)]
+    async with with_model(home, http={"max_concurrent_turns": 100}) as upstream:
+        upstream.default = Gate(event=trio.Event())
+        async with open_gateway_process(home) as gateway:
+            answers: list[Any] = []
+            async with trio.open_nursery() as nursery:
+                for number in range(100):
+                    nursery.start_soon(partial(ask, gateway, answers, session=f"s{number}"))
+                await until(lambda: len(upstream.requests) == 100, "the model is asked a hundred times")
+                gateway.process.send_signal(signal.SIGTERM)
+                await until(lambda: "gateway.stopping" in gateway.said, "the first signal was heard")
+                assert not answers
+                gateway.process.send_signal(signal.SIGTERM)
+            assert all(isinstance(each, httpx2.HTTPError) or each.status_code == 503 for each in answers)
+            assert await gateway.process.wait() == 0
+            assert "gateway.second_signal" in gateway.log
+    assert rows(home, "SELECT state, count(*) FROM inbox GROUP BY state") == [("interrupted", 100)]
+    assert rows(home, "SELECT state, count(*) FROM turns GROUP BY state") == [("interrupted", 100)]
 
 
 @pytest.mark.wall_clock_s(60)
