@@ -17,7 +17,7 @@ import httptools
 import trio
 
 from hermes.agent.sse import SseOverflow, SseSplitter
-from hermes.errors import ControlFailed, NoGateway
+from hermes.errors import ControlFailed, GatewayLeft, NoGateway
 
 MAX_HEAD_BYTES: Final = 65_536
 MAX_BODY_BYTES: Final = 67_108_864
@@ -98,7 +98,7 @@ class _Exchange:
         """
         data = await self._stream.receive_some(_CHUNK)
         if not data:
-            raise ControlFailed("the gateway closed the connection in the middle of its answer")
+            raise GatewayLeft("the gateway closed the connection in the middle of its answer")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -172,7 +172,7 @@ async def _open_exchange(socket: Path | None) -> AsyncIterator[_Exchange]:
     try:
         yield _Exchange(stream)
     except (trio.BrokenResourceError, ConnectionError):
-        raise ControlFailed("the gateway closed the connection") from None
+        raise GatewayLeft("the gateway closed the connection") from None
     finally:
         stream.socket.close()
 

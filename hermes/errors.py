@@ -5,6 +5,7 @@ HermesError
 ├ InstanceHeld(holder)                  another instance holds this home; exit 69
 ├ NoGateway(where)                      nobody answers at the control socket of this home
 ├ ControlFailed(status, code)           the gateway answered the control socket with an error
+│ └ GatewayLeft                         it closed the connection before its answer was whole
 ├ ListenFailed(where)                   an address cannot be bound; exit 1
 ├ ModelError
 │ ├ ModelUnavailable(retry_after_s)     retry inside the budget, then the next endpoint
@@ -72,6 +73,10 @@ class ControlFailed(HermesError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class GatewayLeft(ControlFailed):
+    """The gateway closed the connection before its answer was whole: it ended, or it was ended."""
 
 
 class ListenFailed(HermesError):

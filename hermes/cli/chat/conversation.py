@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from hermes.cli.reach import Reach
 from hermes.control_client import EventStream
-from hermes.errors import ControlFailed
+from hermes.errors import ControlFailed, GatewayLeft
 
 TITLE_CHARS: Final = 60
 FIRST_BYTE_S: Final = 120.0  # the gateway sends a comment each `http.keepalive_s` from the beginning
@@ -95,7 +95,7 @@ class Conversation:
 
         Raises:
             NoGateway: there is none, and none can be started.
-            ControlFailed: the gateway refused, or left in the middle of its answer.
+            ControlFailed: the gateway refused; GatewayLeft: it left in the middle of its answer.
 
         Lifetime: leaving the block before the end interrupts the turn.
         """
@@ -175,7 +175,7 @@ class Turn:
             try:
                 event = await anext(self._events)
             except StopAsyncIteration:
-                raise ControlFailed("the gateway ended its answer before the turn was over") from None
+                raise GatewayLeft("the gateway ended its answer before the turn was over") from None
             told = _told(event.name, event.data)
             self._over = isinstance(told, Completed | Failed)
             if told is not None:

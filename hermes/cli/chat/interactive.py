@@ -19,7 +19,7 @@ from hermes.cli.chat.terminal import Terminal, open_terminal, set_keys
 from hermes.cli.chat.text import one_line
 from hermes.cli.reach import Reach, open_reach
 from hermes.cli.running import DONE, FAILED, INTERRUPTED
-from hermes.errors import ControlFailed, HermesError, leaves
+from hermes.errors import GatewayLeft, HermesError, leaves
 from hermes.gateway_options import ServeOptions
 from hermes.home import Home
 
@@ -27,7 +27,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT, 
 
 
 class Interrupts:
-    """What Control-C ends now; nothing, while nothing is waited for."""
+    """What Control-C ends now."""
 
     def __init__(self) -> None:
         self._scope: trio.CancelScope | None = None
@@ -42,10 +42,12 @@ class Interrupts:
             finally:
                 self._scope = None
 
-    def press(self) -> None:
-        """Control-C was pressed."""
-        if self._scope is not None:
-            self._scope.cancel("Control-C")
+    def press(self) -> bool:
+        """Control-C was pressed; False when there was nothing to end."""
+        if self._scope is None:
+            return False
+        self._scope.cancel("Control-C")
+        return True
 
 
 async def talk(
@@ -70,15 +72,15 @@ async def _hear(
 ) -> None:
     async for number in signals:
         match number:
-            case signal.SIGINT:
-                interrupts.press()
+            case signal.SIGINT if interrupts.press():
+                pass
             case signal.SIGWINCH:
                 terminal.redraw()
             case signal.SIGCONT:
                 if terminal.steered:
                     set_keys()
                 terminal.redraw()
-            case _:
+            case _:  # Control-C too, while the end waits for what others have asked the embedded gateway
                 everything.cancel("a signal")
 
 
@@ -175,24 +177,20 @@ class Chat:
 
     async def _say(self, text: str) -> None:
         reply = Reply(self.terminal, reasoning=self._reasoning)
-        began = False
         self._failed = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reply.animate)
                 async with self.conversation.say(text) as turn:
-                    began = True
                     async for told in turn:
                         self._failed = not reply.show(told)
                         await self.terminal.room()
                 nursery.cancel_scope.cancel("over")
         except* HermesError as group:
             error = next(each for each in leaves(group) if isinstance(each, HermesError))
-            cut = began and isinstance(error, ControlFailed) and not error.status
             reply.end()
-            self.fail(
-                "the gateway went away in the middle of the reply; your next message goes on" if cut else f"{error}"
-            )
+            left = "the gateway went away in the middle of the reply; your next message goes on"
+            self.fail(left if isinstance(error, GatewayLeft) else str(error))
         finally:
             reply.end()
 
