@@ -99,7 +99,7 @@ class LiveSet:
         self._live: dict[str, LiveSession] = {}  # moved to the end whenever it becomes idle
         self._leaving = 0  # idle sessions that were let go and are about to end: their room is given already
         self._waiting: dict[str, None] = {}  # keys that want a task and found no room, in order
-        self.ended = trio.lowlevel.ParkingLot()  # unparked whenever a turn, a session or a reservation ends
+        self.ended = trio.lowlevel.ParkingLot()  # unparked when a turn, session or reservation ends or one is idle
 
     def __len__(self) -> int:
         return len(self._live)
@@ -131,6 +131,15 @@ class LiveSet:
             session.stops.update(dict.fromkeys(events, by))
             return None
         return session.turn if session.turn.claim.rows[-1].event_id in events else None
+
+    def answers(self, key: str, events: Collection[str]) -> bool:
+        """Whether a session is in a turn of one of these stopped events, or is just beginning one."""
+        session = self._live.get(key)
+        if session is None or (session.idle and not session.reserved and session.handed is None):
+            return False
+        if session.turn is not None:
+            return session.turn.claim.rows[-1].event_id in events
+        return not session.stops.keys().isdisjoint(events)
 
     def turns(self) -> list[Turn]:
         """Every turn that runs now."""
@@ -190,6 +199,7 @@ class LiveSet:
     def becomes_idle(self, session: LiveSession) -> None:
         """A session waits from now on: note what it holds, and let others go if that is too much."""
         session.idle = True
+        self.ended.unpark_all()
         del self._live[session.key]
         self._live[session.key] = session
         size = session.agent.size_bytes if session.agent is not None else 0

@@ -137,20 +137,23 @@ class Sessions:
 
     async def stop(self, key: str, by: str) -> int:
         """End the turn of a session and every row accepted before now. Returns how many rows that were."""
+        return (await self._stop(key, by))[0]
+
+    async def quiet(self, key: str, by: str) -> int:
+        """Stop as `stop` does, and wait until what was stopped has its end written. Returns how many rows ended."""
+        ended, live = await self._stop(key, by)
+        while self._live.answers(key, live):
+            await self._live.ended.park()
+        return ended
+
+    async def _stop(self, key: str, by: str) -> tuple[int, frozenset[str]]:
         settled, live = await self._store.inbox.stop(key, by)
         for each in settled:
             self._feeds.tell(each)
         turn = self._live.stop(key, live, by)
         if turn is not None and turn.interrupt(Cut(reason="stopped", by=by)):
-            return len(settled) + len(turn.claim.rows)
-        return len(settled)
-
-    async def quiet(self, key: str, by: str) -> int:
-        """Stop as `stop` does, and wait until the turn's end is written. Returns how many rows ended."""
-        ended = await self.stop(key, by)
-        while self.is_turning(key):
-            await self._live.ended.park()
-        return ended
+            return len(settled) + len(turn.claim.rows), live
+        return len(settled), live
 
     async def stop_event(self, event_id: str, key: str) -> bool:
         """End one event of a mailbox, waiting or in a turn. False when no turn of it runs (yet: then it ends as it begins)."""
@@ -239,7 +242,21 @@ class Sessions:
                 if not await self._idle(session):
                     break
         finally:
-            self._live.end(session)
+            try:
+                await self._end_handed(session)
+            finally:
+                self._live.end(session)
+
+    async def _end_handed(self, session: LiveSession) -> None:
+        """This task is being cancelled while a door begins a turn for it: that turn is ended like any other."""
+        if session.reserved:
+            with trio.move_on_after(DOORS_S, shield=True):
+                while session.reserved:
+                    await session.lot.park()
+        if session.handed is not None:
+            with trio.CancelScope() as scope:
+                scope.cancel("ending")
+                await self._look_now(session)
 
     async def _look(self, session: LiveSession) -> bool:
         """Take up the mailbox's next row and run its turn. Returns whether there is more."""

@@ -103,7 +103,7 @@ async def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     )
     async with open_api(tmp_path, door, tools=(look,)) as api:
         run = await start(api, instructions="Be brief.", model="hermes")
-        assert run["status"] in ("queued", "running")
+        assert run["status"] in ("queued", "running", "completed")
         answer = await api.client.get(f"/v1/runs/{run['run_id']}/events")
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["x-hermes-session-id"] == run["session_id"]

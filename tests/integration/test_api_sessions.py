@@ -437,3 +437,44 @@ async def test_a_full_mailbox_is_409(tmp_path: Path) -> None:
             full = await chat(api, "desk", "three")
             assert (full.status_code, full.json()["error"]["code"]) == (409, "session_busy")
             hold.set()
+
+
+async def test_a_delete_reaches_a_turn_wherever_it_is(tmp_path: Path) -> None:
+    door = ScriptedDoor(
+        lambda request: Say(text="new") if request.system.endswith("Be new.") else Say(hold=trio.Event())
+    )
+    async with open_api(tmp_path, door) as api:
+        for pause in range(30):
+            await create(api, id="desk")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(chat, api, "desk", "old")
+                while not await api.spine.rows("SELECT 1 FROM inbox WHERE state IN ('pending', 'live')"):
+                    await trio.lowlevel.checkpoint()
+                for _ in range(pause):
+                    await trio.lowlevel.checkpoint()
+                with trio.fail_after(5):
+                    assert (await api.client.delete("/api/sessions/desk")).status_code == 200
+                await create(api, id="desk", instructions="Be new.")
+                await chat(api, "desk", "one")
+                assert [each["content"] for each in await messages(api, "desk")] == ["one", "new"]
+                await api.client.delete("/api/sessions/desk")
+
+
+async def test_a_response_outlives_the_end_of_its_session_but_not_its_delete(tmp_path: Path) -> None:
+    door = ScriptedDoor()
+    async with open_api(tmp_path, door) as api:
+
+        async def respond(text: str, **more: Any) -> httpx2.Response:
+            return await api.client.post("/v1/responses", json={"input": text, **more})
+
+        first = await respond("one", conversation="trip")
+        session = first.headers["x-hermes-session-id"]
+        await api.client.patch(f"/api/sessions/{session}", json={"end_reason": "over"})
+        previous = {"previous_response_id": first.json()["id"]}
+        assert (await respond("two", **previous)).headers["x-hermes-session-id"] != session
+        assert [each.text for each in door.histories[-1]] == ["one", "echo: one", "two"]
+        await respond("anew", conversation="trip")
+        assert [each.text for each in door.histories[-1]] == ["anew"]
+        await api.client.delete(f"/api/sessions/{session}")
+        gone = await respond("three", **previous)
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "previous_response_not_found")
