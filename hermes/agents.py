@@ -75,24 +75,31 @@ class Agents:
         """Turns that may run at once."""
         return self._config().http.max_concurrent_turns
 
-    async def run(self, turn: Turn, agent: Agent | None) -> Agent:
+    async def run(self, turn: Turn, agent: Agent | None) -> Agent | None:
         """Run a turn in its session's agent, which is built from the rows if there is none.
 
-        Returns: the agent, to be kept for the next turn.
+        Returns: the agent, to be kept for the next turn; None if it could not be built.
         """
         config = self._config()
         claim = turn.claim
-        if agent is None:
-            agent = Agent(await self._load(claim))
-        else:
-            agent.history.extend(claim.appended)
-        settings = self._settings(claim, config)
+        kept: Agent | None = None
+
+        async def remember() -> History:
+            nonlocal kept
+            if agent is None:
+                kept = Agent(await self._load(claim))
+            else:
+                agent.history.extend(claim.appended)
+                kept = agent
+            return kept.history
+
         began = trio.current_time()
         end = await turn.run(
-            settings, agent.history, door=self._door, store=self._store, timeout_s=config.sessions.turn_timeout_s
-        )
+            self._settings(claim, config), remember, door=self._door, store=self._store,
+            timeout_s=config.sessions.turn_timeout_s,
+        )  # fmt: skip
         self._on_end(end, trio.current_time() - began)
-        return agent
+        return kept
 
     async def _load(self, claim: Claim) -> History:
         if claim.history is not None:

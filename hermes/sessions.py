@@ -243,7 +243,8 @@ class Sessions:
                     break
         finally:
             try:
-                await self._end_handed(session)
+                # Shields what it waits for, and the end that it writes.
+                await self._end_handed(session)  # noqa: ASYNC102
             finally:
                 self._live.end(session)
 

@@ -6,6 +6,8 @@ whoever waits for it holds a feed, and may leave.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 import trio
 
@@ -52,9 +54,21 @@ class Turn:
         return True
 
     async def run(
-        self, settings: LoopSettings, history: History, *, door: Door, store: Store, timeout_s: float
+        self,
+        settings: LoopSettings,
+        remember: Callable[[], Awaitable[History]],
+        *,
+        door: Door,
+        store: Store,
+        timeout_s: float,
     ) -> TurnEnd:
         """Run the loop and commit how it ended.
+
+        Args:
+            settings: what the loop works with.
+            remember: gives the history; a turn that is cut meanwhile is ended like any other.
+            door, store: where models are asked and where the turn is.
+            timeout_s: seconds it may take, from here to its last word.
 
         Returns: the end as stored; the feed has it after the commit.
 
@@ -63,9 +77,11 @@ class Turn:
         journal = TurnJournal(self.claim, self.feed, store, self._changing)
         ended: LoopEnd | None = None
         failure: Failure | None = None
+        history: History | None = None
         try:
             with self._scope:
                 self._scope.deadline = trio.current_time() + timeout_s
+                history = await remember()
                 ended = await run_loop(settings, history, door=door, journal=journal, emit=self._emit)
             if ended is None and self.cut is None:
                 self.cut = Cut(reason="deadline")
@@ -94,7 +110,12 @@ class Turn:
         self._touched = True
 
     async def _close(
-        self, ended: LoopEnd | None, failure: Failure | None, store: Store, context: TurnContext, history: History
+        self,
+        ended: LoopEnd | None,
+        failure: Failure | None,
+        store: Store,
+        context: TurnContext,
+        history: History | None,
     ) -> TurnEnd:
         """Write how the turn ended, shielded, then tell the feed; after this nothing ends it any other way."""
         self.committed = True
@@ -123,7 +144,7 @@ def _unwritten(end: TurnEnd) -> TurnEnd:
     return msgspec.structs.replace(end, state="interrupted", message=None, failure=failure)
 
 
-async def _write_end(how: Finish, store: Store, context: TurnContext, history: History) -> TurnEnd:
+async def _write_end(how: Finish, store: Store, context: TurnContext, history: History | None) -> TurnEnd:
     """Commit the end of a turn; while the store is unavailable, wait and try again.
 
     Cancellation: a write that has begun is waited for. Cancelled while the store is down, it leaves the turn as it is.
@@ -139,7 +160,8 @@ async def _write_end(how: Finish, store: Store, context: TurnContext, history: H
             log.warning("turn.end_waits", context, error=error)
             await store.database.wait_available()
         else:
-            history.extend(added)
+            if history is not None:
+                history.extend(added)
             return end
 
 

@@ -5,7 +5,9 @@ The normal run tries every n-th step from an offset that the seed chooses; the f
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections import Counter
 from pathlib import Path
 
@@ -89,6 +91,11 @@ class Witness:
 
     async def second_start(self) -> None:
         """The same store carries on: the old is closed, the sessions go on with histories that a provider takes."""
+        if Home(self.home).database.exists():
+            with contextlib.closing(sqlite3.connect(Home(self.home).database)) as con:
+                tables = con.execute("SELECT count(*) FROM sqlite_master WHERE name = 'turns'").fetchone()
+                running = con.execute("SELECT id FROM turns WHERE state = 'running'").fetchall() if tables[0] else []
+            assert not running, "a turn's end was not written, though the store was there"
         async with open_spine(self.home, self.door(), tools=self.tools()) as spine:
             await self.judge(spine)
             assert (await spine.ask("and now?")).state == "done"
