@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hermes.cli.running import DONE, NOT_RUNNING, add_home, add_json, ask, home_of, in_words, print_json
-from hermes.config_display import flatten
+from hermes.cli.status_words import describe
 from hermes.errors import NoGateway
 
 
@@ -28,6 +28,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"running": True, **answer} if isinstance(answer, dict) else answer)
         return DONE
-    for name, value in flatten(answer if isinstance(answer, dict) else {"status": answer}):
-        print(f"{in_words(name)}: {in_words(value)}")
+    for line in describe(answer if isinstance(answer, dict) else {"status": answer}):
+        print(in_words(line))
     return DONE

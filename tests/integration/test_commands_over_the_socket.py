@@ -90,7 +90,7 @@ def gateway() -> Iterator[tuple[Path, Gateway]]:
 def test_status(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
     home, _ = gateway
     assert main(["status", "--home", str(home)]) == 0
-    assert capsys.readouterr().out == "mode: serve\nstatus: ready\naccounts.a.state: up\n"
+    assert capsys.readouterr().out == "ready\naccount   a: up\n"
     assert main(["status", "--json", "--home", str(home)]) == 0
     assert json.loads(capsys.readouterr().out)["running"] is True
 
