@@ -135,7 +135,7 @@ async def run_loop(
     Cancellation: at any point; the journal holds the open step, the history only whole ones.
     """
     usage = Usage()
-    on_delta = functools.partial(_pass_on, emit)
+    on_delta = functools.partial(_pass_on, emit, bool(settings.client_tools))
     definitions = (*(tool.definition for tool in settings.tools.values()), *settings.client_tools.values())
     number = first_step
     while True:
@@ -182,13 +182,14 @@ def _options(options: CallOptions, *, first: bool, last: bool, tools: bool) -> C
     return options if choice == options.tool_choice else msgspec.structs.replace(options, tool_choice=choice)
 
 
-def _pass_on(emit: Callable[[TurnEvent], None], delta: Delta) -> None:
+def _pass_on(emit: Callable[[TurnEvent], None], has_client_tools: bool, delta: Delta) -> None:
+    """Tell what arrives; calls as they are written matter only to a client that has functions of its own."""
     match delta:
         case TextDelta(text):
             emit(TextEvent(text))
         case ReasoningDelta(text):
             emit(ReasoningEvent(text))
-        case CallDelta():
+        case CallDelta() if has_client_tools:
             emit(CallEvent(delta.index, delta.id, delta.name, delta.arguments))
 
 
