@@ -9,6 +9,7 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,16 @@ class Witness:
             assert (await spine.ask("and now?")).state == "done"
 
 
-def shown(report: Report) -> None:
-    print(f"{report.scenario}: {report.runs} endings in {report.steps} steps, ways {', '.join(report.ways)}")
+Record = Callable[..., None]
+
+
+def shown(record: Record, what: str, report: Report) -> None:
+    print(f"{what}: {report.runs} endings in {report.steps} steps, ways {', '.join(report.ways)}")
+    record("Cancellation matrix", what, steps=report.steps, endings=report.runs, ways=", ".join(report.ways))
 
 
 @pytest.mark.wall_clock_s(400)
-async def test_a_turn_with_two_tools_and_a_stream(tmp_path: Path, seed: int, full: bool) -> None:
+async def test_a_turn_with_two_tools_and_a_stream(tmp_path: Path, seed: int, full: bool, record: Record) -> None:
     witness = Witness(tmp_path)
     reader: list[trio.CancelScope] = []
 
@@ -124,9 +129,9 @@ async def test_a_turn_with_two_tools_and_a_stream(tmp_path: Path, seed: int, ful
 
     leaves = Ending("the reader leaves", lambda: [scope.cancel() for scope in reader] and None)
     report = await cancel_at_every_step(
-        scenario, check=witness.second_start, ways=(*WAYS, leaves), stride=1 if full else 3, seeds=(seed % 997,)
+        scenario, check=witness.second_start, ways=(*WAYS, leaves), stride=1 if full else 5, seeds=(seed % 997,)
     )
-    shown(report)
+    shown(record, "a turn with two tools and a stream", report)
     assert report.runs > 20
 
 
@@ -138,7 +143,7 @@ async def _followed(feed: Feed) -> TurnEnd:
 
 
 @pytest.mark.wall_clock_s(400)
-async def test_an_http_exchange(tmp_path: Path, seed: int, full: bool) -> None:
+async def test_an_http_exchange(tmp_path: Path, seed: int, full: bool, record: Record) -> None:
     witness = Witness(tmp_path)
     client: list[trio.CancelScope] = []
 
@@ -156,9 +161,9 @@ async def test_an_http_exchange(tmp_path: Path, seed: int, full: bool) -> None:
 
     leaves = Ending("the client leaves", lambda: [scope.cancel() for scope in client] and None)
     report = await cancel_at_every_step(
-        scenario, check=witness.second_start, ways=(*WAYS, leaves), stride=1 if full else 5, seeds=(seed % 997,)
+        scenario, check=witness.second_start, ways=(*WAYS, leaves), stride=1 if full else 9, seeds=(seed % 997,)
     )
-    shown(report)
+    shown(record, "an HTTP exchange", report)
     assert report.runs > 20
 
 
@@ -179,7 +184,9 @@ async def _asked(port: int, *, stream: bool, session: str) -> bytes:
 
 @pytest.mark.wall_clock_s(600)
 @pytest.mark.parametrize("mode", ["gateway", "embedded"])
-async def test_the_start_and_stop_of_the_whole_gateway(tmp_path: Path, seed: int, full: bool, mode: Mode) -> None:
+async def test_the_start_and_stop_of_the_whole_gateway(
+    tmp_path: Path, seed: int, full: bool, record: Record, mode: Mode
+) -> None:
     home = Home(tmp_path)
     config = config_for(tmp_path, http=HttpConfig(port=0))
     options = ServeOptions(home=tmp_path)
@@ -214,9 +221,9 @@ async def test_the_start_and_stop_of_the_whole_gateway(tmp_path: Path, seed: int
         (*WAYS, Ending("soft stop", ask_to_stop)) if full else ("cancel", Ending("soft stop", ask_to_stop))
     )
     report = await cancel_at_every_step(
-        scenario, check=check, ways=ways, stride=1 if full else 7, seeds=(seed % 997,), settle_s=5
+        scenario, check=check, ways=ways, stride=1 if full else 11, seeds=(seed % 997,), settle_s=5
     )
-    shown(report)
+    shown(record, f"start and stop of the gateway ({mode})", report)
     assert report.runs > 10
     await scenario()
     await check()

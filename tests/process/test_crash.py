@@ -348,7 +348,9 @@ def check_rows(con: sqlite3.Connection) -> None:
 
 
 @pytest.mark.wall_clock_s(900)
-async def test_kills_lose_nothing_that_was_acknowledged(tmp_path: Path, seed: int, full: bool) -> None:
+async def test_kills_lose_nothing_that_was_acknowledged(
+    tmp_path: Path, seed: int, full: bool, record: Callable[..., None]
+) -> None:
     kills = 200 if full else 20
     model = Model()
     async with open_fake_model(steps=model) as upstream:
@@ -365,9 +367,13 @@ async def test_kills_lose_nothing_that_was_acknowledged(tmp_path: Path, seed: in
             assert not upstream.refused, upstream.refused
         await settle_up(day, upstream)
     day.look(tmp_path)
-    print(
-        f"seed {seed}: {kills} kills at {dict(day.points)}; told {dict(day.promises.told)}; {len(day.effects)} effects"
-    )
+    told = day.promises.told
+    points = ", ".join(f"{name} {count}" for name, count in sorted(day.points.items()))
+    print(f"seed {seed}: {kills} kills ({points}); told {dict(told)}; {len(day.effects)} effects")
+    record(
+        "Kills of the real process", "a day of all that clients do", seed=seed, kills=kills, points=points,
+        good_answers=told["200"] + told["202"], cut_requests=told["cut"], side_effects=len(day.effects),
+    )  # fmt: skip
 
 
 async def settle_up(day: Day, upstream: FakeModel) -> None:
