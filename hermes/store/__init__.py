@@ -60,19 +60,23 @@ class InboxTable(_Tables):
 
     async def accept(self, intake: Intake) -> Accepted:
         """Commit one event; see `hermes.store.inbox.accept`."""
+        return await self._write(inbox.accept, intake, self._clock(), self._lasts_s(intake))
+
+    def _lasts_s(self, intake: Intake) -> float:
+        """Seconds that a session of this one request is kept: as long as what may be asked of it again."""
         kept = self._config.retention
-        lasts_s = kept.ephemeral_s if intake.payload.response is None else max(kept.ephemeral_s, kept.responses_s)
-        return await self._write(inbox.accept, intake, self._clock(), lasts_s)
+        response = kept.responses_s if intake.payload.response is not None else 0.0
+        return max(kept.ephemeral_s, response, kept.idempotency_s if intake.idempotency is not None else 0.0)
 
     async def accept_and_take_up(
         self, intake: Intake, turn_id: str, left: frozenset[str], *, remembers: bool
     ) -> tuple[Accepted, Next | None]:
         """Commit one event and begin a turn for its mailbox's oldest row, in one transaction; for a mailbox that nobody serves."""
         look = self._look(intake.session_key, turn_id, left, remembers)
-        ephemeral_s = self._config.retention.ephemeral_s
+        lasts_s = self._lasts_s(intake)
 
         def both(con: sqlite3.Connection) -> tuple[Accepted, Next | None]:
-            accepted = inbox.accept(con, intake, look.now, ephemeral_s)
+            accepted = inbox.accept(con, intake, look.now, lasts_s)
             return accepted, turns.take_up(con, look, accepted.session) if accepted.fresh else None
 
         return await self._database.write(both)

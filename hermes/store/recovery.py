@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hermes.intake import Failure, TurnEnd, encode_end
 from hermes.messages import assistant
-from hermes.store import sessions, steps
+from hermes.store import inbox, sessions, steps
 
 REASON = "the gateway stopped while this ran"
 
@@ -31,8 +31,9 @@ def recover(con: sqlite3.Connection, boot_id: str, now: float) -> Recovered:
     whole step; their `attempts` stand, so that a row which kills the process is set aside.
     """
     running = con.execute(
-        "SELECT DISTINCT t.id, t.session_id, t.event_id, t.mode, t.started_at FROM inbox i JOIN turns t ON t.id = i.turn_id"
-        " WHERE i.state = 'live' AND t.state = 'running' AND t.boot_id != ?",
+        "SELECT DISTINCT t.id, t.session_id, t.event_id, t.mode, t.started_at"
+        f" FROM (SELECT turn_id FROM inbox WHERE {inbox.RUNNING}) i JOIN turns t ON t.id = i.turn_id"
+        " WHERE t.state = 'running' AND t.boot_id != ?",
         (boot_id,),
     ).fetchall()
     for turn_id, session_id, event_id, mode, started_at in running:
@@ -49,12 +50,11 @@ def recover(con: sqlite3.Connection, boot_id: str, now: float) -> Recovered:
             (now, encode_end(end), turn_id),
         )
     interrupted = con.execute(
-        "UPDATE inbox SET state = 'interrupted', reason = ?, finished_at = ?"
-        " WHERE state IN ('pending', 'live') AND mode = 'attended'",
+        f"UPDATE inbox SET state = 'interrupted', reason = ?, finished_at = ? WHERE {inbox.OPEN} AND mode = 'attended'",
         (REASON, now),
     ).rowcount
     resumed = con.execute(
-        "UPDATE inbox SET state = 'pending', resume = 1, reason = ? WHERE state = 'live' AND mode != 'attended'",
+        f"UPDATE inbox SET state = 'pending', resume = 1, reason = ? WHERE {inbox.RUNNING} AND mode != 'attended'",
         (REASON,),
     ).rowcount
     return Recovered(turns_cut=len(running), rows_interrupted=interrupted, rows_resumed=resumed)

@@ -59,7 +59,7 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
     """
     settled: list[Settled] = []
     found = con.execute(
-        f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND state = 'pending' ORDER BY seq LIMIT ?",
+        f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND {inbox.WAITING} ORDER BY seq LIMIT ?",
         (look.key, MAX_TOGETHER + 1),
     ).fetchall()
     waiting = [inbox.row(each) for each in found]
@@ -255,7 +255,7 @@ def _end_rows(con: sqlite3.Connection, how: Finish, now: float) -> None:
 def steer(con: sqlite3.Connection, claim: Claim, now: float) -> tuple[Message, ...]:
     """Take what was said to steer a running turn into its history; those rows are merged into the turn."""
     found = con.execute(
-        f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND state = 'pending' ORDER BY seq LIMIT ?",
+        f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND {inbox.WAITING} ORDER BY seq LIMIT ?",
         (claim.rows[0].session_key, MAX_TOGETHER),
     ).fetchall()
     taken: list[InboxRow] = []

@@ -1,0 +1,147 @@
+"""What the spine must bear beside its ordinary days: large tables, odd replies, repeats, leaving callers, a store that is away."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from hermes.errors import RequestError
+from hermes.ids import new_id
+from hermes.intake import IdempotencyKey, Payload, ResponseRecord
+from hermes.messages import ToolCall, user
+from hermes.settings import RetentionConfig
+from hermes.store import recovery
+from hermes.testing.door import Say, ScriptedDoor
+from hermes.testing.spine import Spine, intake, open_spine
+from hermes.toolset import tool
+
+STATES = "SELECT event_id, state FROM inbox ORDER BY id"
+
+
+async def states(spine: Spine) -> list[str]:
+    return [state for _event, state in await spine.rows(STATES)]
+
+
+# SQL
+
+
+def _scans(con: sqlite3.Connection, statements: set[str]) -> list[str]:
+    """Statements that read a whole table; those indexes are walked in order, up to a limit, or hold few rows."""
+    found = []
+    for statement in sorted(statements):
+        for *_, step in con.execute(f"EXPLAIN QUERY PLAN {statement}"):
+            if re.match(r"SCAN (?!CONSTANT ROW|.* USING (COVERING )?INDEX (inbox_open|sessions_recent))", step):
+                found.append(f"{step}: {statement[:150]}")
+    return found
+
+
+async def test_no_statement_of_a_turn_a_start_or_a_sweep_reads_a_whole_table(tmp_path: Path) -> None:
+    @tool(read_only=False)
+    async def change(context: object) -> str:
+        """Change."""
+        return "changed"
+
+    statements: set[str] = set()
+
+    def trace(statement: str) -> None:
+        if re.match("SELECT|INSERT|UPDATE|DELETE", statement):
+            statements.add(statement)
+
+    door = ScriptedDoor(
+        lambda request: (
+            Say(text="fine")
+            if request.history[-1].message.role == "tool"
+            else Say(calls=[ToolCall("1", "change", "{}")])
+        )
+    )
+    async with open_spine(tmp_path, door, tools=(change,)) as spine:
+        await spine.store.database.write(lambda con: con.set_trace_callback(trace))
+        key = IdempotencyKey(route="r", key="k", fingerprint=b"f")
+        for _ in range(2):
+            await spine.ask("hi", max_queued=3, idempotency=key)
+        await spine.sessions.accept(intake("run", mode="detached", source="runs"))
+        await spine.sessions.accept(intake("steer", mode="detached", busy="steer"))
+        await spine.sessions.stop("s", "stop")
+        await spine.sessions.stop_event("nobody", "s")
+        await spine.store.forget_old(RetentionConfig(sessions_days=1))
+        await spine.store.database.write(lambda con: recovery.recover(con, spine.store.boot_id, 1.0))
+        await spine.store.database.write(lambda con: con.set_trace_callback(None))
+        await spine.store.database.read(lambda con: con.set_trace_callback(trace))
+        await spine.store.inbox.waiting_keys(10)
+        await spine.store.turns.open_runs()
+        await spine.store.turns.run("run")
+        await spine.store.sessions.listing(limit=10, offset=0)
+        await spine.store.sessions.history("s")
+        assert len(statements) > 40
+        assert await spine.store.database.write(lambda con: _scans(con, statements)) == []
+
+
+async def test_a_sweep_forgets_old_finished_rows_and_no_others(tmp_path: Path) -> None:
+    async with open_spine(tmp_path) as spine:
+        now = spine.store.clock()
+        ages = [30, 20, 9, 8, 6, 5, 0]
+        for number, age in enumerate(ages):
+            await spine.store.inbox.accept(intake("x", f"s{number}", mode="detached", event_id=f"e{number}"))
+            when = now - age * 86_400
+            finished = None if age == 20 else when
+            state = "pending" if age == 20 else "answered"
+            await spine.store.database.write(
+                lambda con, n=number, w=when, f=finished, s=state: (
+                    con.execute(
+                        "UPDATE inbox SET accepted_at = ?, finished_at = ?, state = ? WHERE event_id = ?",
+                        (w, f, s, f"e{n}"),
+                    ).rowcount
+                )
+            )
+        await spine.store.forget_old(RetentionConfig())
+        assert [event for event, _state in await spine.rows(STATES)] == ["e1", "e4", "e5", "e6"]
+        await spine.sessions.stop("s1", "stop")
+
+
+# Idempotency
+
+
+def _keyed(name: str = "k") -> IdempotencyKey:
+    return IdempotencyKey(route="r", key=name, fingerprint=b"f")
+
+
+@pytest.mark.parametrize("how", ["deleted", "expired"])
+async def test_a_key_is_not_free_because_its_session_is_gone(tmp_path: Path, how: str) -> None:
+    brief = RetentionConfig(ephemeral_s=0.0, finished_rows_s=0.0, dedup_s=0.0, idempotency_s=1000.0)
+    door = ScriptedDoor()
+    async with open_spine(tmp_path, door, retention=brief) as spine:
+        first = await spine.ask("hi", key=new_id("chat"), ephemeral=True, idempotency=_keyed())
+        if how == "deleted":
+            await spine.store.sessions.delete(first.session_id)
+            with pytest.raises(RequestError) as gone:
+                await spine.ask("hi", key=new_id("chat"), ephemeral=True, idempotency=_keyed())
+            assert gone.value.status == 409
+        else:
+            while await spine.store.forget_old(brief):
+                pass
+            assert await spine.ask("hi", key=new_id("chat"), ephemeral=True, idempotency=_keyed()) == first
+        assert len(door.requests) == 1
+
+
+async def test_the_session_of_a_stored_response_lives_as_long_as_the_response(tmp_path: Path) -> None:
+    kept = RetentionConfig(ephemeral_s=0.0, responses_s=1000.0)
+    async with open_spine(tmp_path, retention=kept) as spine:
+        payload = Payload(messages=(user("hi"),), response=ResponseRecord(id="resp_1"))
+        await spine.ask("", key=new_id("sess"), payload=payload, ephemeral=True, event_id="resp_1")
+        while await spine.store.forget_old(kept):
+            pass
+        assert await spine.store.responses.get("resp_1", "local") is not None
+
+
+async def test_a_repeated_event_makes_no_session_and_needs_no_room(tmp_path: Path) -> None:
+    async with open_spine(tmp_path) as spine:
+        said = intake("hi", event_id="e1", mode="detached", max_queued=1)
+        assert (await spine.store.inbox.accept(said)).fresh
+        assert not (await spine.sessions.accept(said)).fresh
+        await spine.sessions.stop("s", "stop")
+        await spine.store.sessions.delete("s")
+        assert not (await spine.sessions.accept(said)).fresh
+        assert await spine.store.sessions.get("s") is None
