@@ -88,7 +88,7 @@ async def open_gateway(
         open_signals(stop, health, listen=mode == "gateway"),
         open_instance(
             home, command="hermes serve" if mode == "gateway" else "hermes chat", replace=options.replace,
-            takeover_s=config.shutdown.total_s + config.shutdown.watchdog_s,
+            takeover_s=config.shutdown.total_s + config.shutdown.watchdog_s, embedded=mode == "embedded",
         ) as instance,
         open_process(current, stop, health, options, mode),
         open_store(home.database, config, instance.boot_id) as store,

@@ -57,18 +57,24 @@ class _Busy(Exception):
 
 @asynccontextmanager
 async def open_instance(
-    home: Home, *, command: str = "hermes serve", replace: bool = False, takeover_s: float = 70.0
+    home: Home,
+    *,
+    command: str = "hermes serve",
+    replace: bool = False,
+    takeover_s: float = 70.0,
+    embedded: bool = False,
 ) -> AsyncIterator[Instance]:
     """Hold a home, creating it where it is missing.
 
     A holder that is only an embedded gateway (`hermes chat`) is asked to hand over; any other is asked to stop when
-    `replace` says so. Both times the lock and the socket are tried until the deadline.
+    `replace` says so. Both times the lock and the socket are tried until the deadline. An embedded gateway asks nobody.
 
     Args:
         home: what to hold.
         command: said to those who come later.
         replace: ask the holder to stop, and wait for it.
         takeover_s: how long to wait for a holder that was asked.
+        embedded: whoever holds the home keeps it, and is used instead.
 
     Raises:
         InstanceHeld: somebody else holds it.
@@ -85,7 +91,7 @@ async def open_instance(
         pid=os.getpid(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    descriptor = await _take_over(instance, replace, takeover_s)
+    descriptor = await _take_over(instance, replace, takeover_s, asks=not embedded)
     try:
         yield instance
     finally:
@@ -121,7 +127,7 @@ async def wait_until_free(home: Home, *, timeout_s: float) -> bool:
     return False
 
 
-async def _take_over(instance: Instance, replace: bool, takeover_s: float) -> int:
+async def _take_over(instance: Instance, replace: bool, takeover_s: float, *, asks: bool) -> int:
     home = instance.home
     deadline = trio.current_time() + takeover_s
     stopping: str | None = None  # the words of the holder that has agreed to go
@@ -133,7 +139,7 @@ async def _take_over(instance: Instance, replace: bool, takeover_s: float) -> in
             os.close(found)
             found = ANSWERING_HOLDER
         if found != stopping:
-            agreed = await _ask(home, replace)
+            agreed = await _ask(home, replace) if asks else False
             if agreed is True:
                 stopping = found
             elif agreed is False or not replace:

@@ -124,6 +124,19 @@ async def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     assert await wait_until_free(Home(tmp_path), timeout_s=5)
 
 
+async def test_an_embedded_gateway_asks_nobody_to_go(tmp_path: Path) -> None:
+    holder = Holder(Home(tmp_path), mode="embedded")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(holder.run)
+        await holder.serving.wait()
+        with pytest.raises(InstanceHeld, match="holder"):
+            async with open_instance(Home(tmp_path), command="hermes chat", embedded=True):
+                raise AssertionError("entered")
+        assert holder.asked == []
+        async with open_instance(Home(tmp_path)):
+            assert holder.asked == ["hand_over"]
+
+
 async def test_a_lock_that_cannot_be_is_a_configuration_mistake(tmp_path: Path) -> None:
     (tmp_path / "hermes.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="cannot be locked"):
