@@ -288,6 +288,23 @@ async def test_two_chats_share_a_gateway_and_the_one_that_stays_goes_on(tmp_path
     assert not is_held(Home(home))
 
 
+async def test_many_questions_at_once_share_what_gateway_there_is(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    answers: dict[int, str] = {}
+
+    async def ask(number: int) -> None:
+        done = await hermes(home, "chat", "-q", f"question {number}")
+        assert (done.returncode, done.stderr) == (0, "")
+        answers[number] = done.stdout.splitlines()[0]
+
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            nursery.start_soon(ask, number)
+    assert answers == {number: f"You wrote: question {number}" for number in range(6)}
+    assert not is_held(Home(home))
+    assert len(json.loads((await sessions(home, "list", "--json")).stdout)) == 6
+
+
 async def test_what_cannot_be_started_is_said_with_its_exit_code(tmp_path: Path) -> None:
     home = tmp_path / "home"
     write_config(home, {"http": {"prot": 1}})
