@@ -78,7 +78,7 @@ class Agents:
     async def run(self, turn: Turn, agent: Agent | None) -> Agent | None:
         """Run a turn in its session's agent, which is built from the rows if there is none.
 
-        Returns: the agent, to be kept for the next turn; None if it could not be built.
+        Returns: the agent, to be kept for the next turn; None if it is to be built anew.
         """
         config = self._config()
         claim = turn.claim
@@ -99,7 +99,7 @@ class Agents:
             timeout_s=config.sessions.turn_timeout_s,
         )  # fmt: skip
         self._on_end(end, trio.current_time() - began)
-        return kept
+        return None if turn.parted else kept
 
     async def _load(self, claim: Claim) -> History:
         if claim.history is not None:

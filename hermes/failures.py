@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes.agent.validate import HistoryTooLong
 from hermes.errors import (
     ContextOverflow,
     ModelError,
@@ -28,7 +29,7 @@ def describe(error: BaseException) -> Failure:
                 status=error.status, code=error.code or "invalid_request", message=error.message, kind=error.kind,
                 retry_after_s=error.retry_after_s,
             )  # fmt: skip
-        case ContextOverflow():
+        case ContextOverflow() | HistoryTooLong():
             return Failure(status=400, code="context_length_exceeded", message=str(error), kind="invalid_request_error")
         case ModelRefused():
             if error.status in REQUEST_FAULTS:

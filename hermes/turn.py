@@ -6,13 +6,14 @@ whoever waits for it holds a feed, and may leave.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import trio
 
 from hermes.agent.history import History
 from hermes.agent.loop import Door, LoopEnd, LoopSettings, run_loop
+from hermes.agent.validate import HistoryInvalid
 from hermes.context import TurnContext
 from hermes.ending import Cut, decide
 from hermes.errors import HermesError, StoreError, StoreUnavailable, leaves
@@ -20,6 +21,7 @@ from hermes.failures import describe
 from hermes.feed import Feed
 from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolStarted, TurnEnd, TurnEvent
 from hermes.journal import TurnJournal, events_to_keep
+from hermes.messages import Message
 from hermes.observe.logs import get_log
 from hermes.store import Store
 from hermes.store.rows import Claim
@@ -27,15 +29,24 @@ from hermes.store.turns import Finish, TurnGone
 
 log = get_log(__name__)
 
+# What encoding raises for content that no row can hold, half a surrogate pair for one.
+UNFIT = (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
+
 
 class Turn:
-    """A turn that runs: what ends it from outside, and what it has shown and done so far."""
+    """A turn that runs: what ends it from outside, and what it has shown and done so far.
+
+    Attributes:
+        committed: its end is being written, and nothing ends it in another way.
+        parted: its history in memory is not what is stored any more, and is to be read again.
+    """
 
     def __init__(self, claim: Claim, feed: Feed) -> None:
         self.claim = claim
         self.feed = feed
         self.cut: Cut | None = None
         self.committed = False
+        self.parted = False
         self._shown: list[str] = []  # words of the reply that is being said
         self._touched = False  # something was shown, or may have been changed
         self._scope = trio.CancelScope()
@@ -87,6 +98,7 @@ class Turn:
                 self.cut = Cut(reason="deadline")
         except Exception as error:
             failure = _failed(error, settings.context)
+            self.parted = failure.status == 500  # wherever a bug left the history
             if any(isinstance(each, StoreError) for each in leaves(error)):
                 raise  # a database that is damaged ends the process
         finally:
@@ -119,21 +131,39 @@ class Turn:
     ) -> TurnEnd:
         """Write how the turn ended, shielded, then tell the feed; after this nothing ends it any other way."""
         self.committed = True
-        events = events_to_keep(self.claim, self.feed)
-        how = decide(self.claim, ended=ended, failure=failure, cut=self.cut, shown="".join(self._shown), events=events)
-        end = _unwritten(how.end)
+        end: TurnEnd | None = None
         try:
-            end = await _write_end(how, store, context, history)
+            try:
+                how = decide(
+                    self.claim, ended=ended, failure=failure, cut=self.cut, shown="".join(self._shown),
+                    events=events_to_keep(self.claim, self.feed),
+                )  # fmt: skip
+                end, added = await _write_end(how, store, context)
+            except UNFIT as error:  # what was said cannot be stored: the turn ends without it
+                self.parted = True
+                how = decide(
+                    self.claim, ended=None, failure=_failed(error, context), cut=None, shown="", events=()
+                )  # fmt: skip
+                end, added = await _write_end(how, store, context)
+            self._remember(history, added)
         finally:
             self.feed.stored = self.feed.next_number - 1
-            self.feed.push(Ended(end))
+            self.feed.push(Ended(end or _unwritten(self.claim)))
         seconds = round(store.clock() - self.claim.started_at, 3)
         tokens = end.usage.total_tokens
         log.info("turn.ended", context, state=end.state, reason=how.reason or "", seconds=seconds, tokens=tokens)
         return end
 
+    def _remember(self, history: History | None, added: Sequence[Message]) -> None:
+        """Take what was stored at the end into the history."""
+        try:
+            if history is not None and not self.parted:
+                history.extend(added)
+        except HistoryInvalid:  # it is full: the next turn is told so when it reads it
+            self.parted = True
 
-def _unwritten(end: TurnEnd) -> TurnEnd:
+
+def _unwritten(claim: Claim) -> TurnEnd:
     """What is told when the end could not be written before the process stopped; the next start closes the turn."""
     failure = Failure(
         status=503,
@@ -141,28 +171,27 @@ def _unwritten(end: TurnEnd) -> TurnEnd:
         message="the gateway stopped before the answer was stored",
         kind="interrupted",
     )
-    return msgspec.structs.replace(end, state="interrupted", message=None, failure=failure)
+    return TurnEnd(
+        event_id=claim.rows[-1].event_id, turn_id=claim.turn_id, session_id=claim.session.id, state="interrupted",
+        created_at=claim.started_at, failure=failure,
+    )  # fmt: skip
 
 
-async def _write_end(how: Finish, store: Store, context: TurnContext, history: History | None) -> TurnEnd:
-    """Commit the end of a turn; while the store is unavailable, wait and try again.
+async def _write_end(how: Finish, store: Store, context: TurnContext) -> tuple[TurnEnd, Sequence[Message]]:
+    """Commit the end of a turn, and tell what was added to the history by it; while the store is unavailable, wait and try again.
 
     Cancellation: a write that has begun is waited for. Cancelled while the store is down, it leaves the turn as it is.
     """
     while True:
         try:
             with trio.CancelScope(shield=True):
-                end, added = await store.turns.finish(how)
+                return await store.turns.finish(how)
         except TurnGone as error:
             log.warning("turn.gone", context, error=error)
-            return how.end
+            return how.end, ()
         except StoreUnavailable as error:
             log.warning("turn.end_waits", context, error=error)
             await store.database.wait_available()
-        else:
-            if history is not None:
-                history.extend(added)
-            return end
 
 
 def _failed(error: Exception, context: TurnContext) -> Failure:

@@ -38,6 +38,7 @@ from hermes.toolset import Tool, run_tool
 log = get_log(__name__)
 
 PARALLEL_CALLS = 8
+MAX_CALLS = 128  # of one reply; those beyond are answered and not run
 PREVIEW_CHARS = 400
 
 
@@ -204,7 +205,8 @@ async def _run_step(
     """Commit a step, run its calls together, take it into the history. Returns the client's calls, if it has any."""
     calls = message.tool_calls
     at_once = len(calls) <= PARALLEL_CALLS
-    entries = [_journal_call(settings, call, at_once=at_once) for call in calls]
+    entries = [_journal_call(settings, call, at_once=at_once) for call in calls[:MAX_CALLS]]
+    entries += [_refused(call, f"not run: at most {MAX_CALLS} calls in one reply") for call in calls[MAX_CALLS:]]
     whole = await journal.open(number, message, entries)
     runner = _Runner(settings, journal, emit, number, trio.CapacityLimiter(PARALLEL_CALLS))
     runner.whole = whole
@@ -224,9 +226,13 @@ def _journal_call(settings: LoopSettings, call: ToolCall, *, at_once: bool) -> J
     tool = settings.tools.get(call.name)
     if tool is None:
         known = ", ".join(settings.tools) or "none"
-        result = tool_result(call, f"there is no tool {call.name!r}; the tools are: {known}", note="not run")
-        return JournalCall(call_id=call.id, name=call.name, client=False, changes=False, started=False, result=result)
+        return _refused(call, f"there is no tool {call.name[:64]!r}; the tools are: {known}")
     return JournalCall(call_id=call.id, name=call.name, client=False, changes=not tool.read_only, started=at_once)
+
+
+def _refused(call: ToolCall, words: str) -> JournalCall:
+    result = tool_result(call, words, note="not run")
+    return JournalCall(call_id=call.id, name=call.name, client=False, changes=False, started=False, result=result)
 
 
 class _Runner:

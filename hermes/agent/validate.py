@@ -34,6 +34,10 @@ class HistoryInvalid(ValueError):
         self.reason = reason
 
 
+class HistoryTooLong(HistoryInvalid):
+    """A history with more messages, or larger ones, than are ever sent."""
+
+
 def _size(message: Message) -> int:
     size = 64
     for part in message.parts:
@@ -122,9 +126,9 @@ class HistoryGuard(Sequence[Entry]):
         index = len(self._entries)
         size = self._size + _size(message)
         if index >= self._max_messages:
-            raise HistoryInvalid(index, f"more than {self._max_messages} messages")
+            raise HistoryTooLong(index, f"more than {self._max_messages} messages")
         if size > self._max_bytes:
-            raise HistoryInvalid(index, f"the history is larger than {self._max_bytes} characters")
+            raise HistoryTooLong(index, f"the history is larger than {self._max_bytes} characters")
         before = self._entries[-1].message.role if self._entries else None
         self._open = _advance(index, message, before, self._open)
         self._entries.append(entry)

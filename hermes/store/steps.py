@@ -160,10 +160,10 @@ def close_open(con: sqlite3.Connection, turn_id: str, reason: str, now: float) -
 def _close_if_whole(
     con: sqlite3.Connection, turn_id: str, number: int, session_id: str, now: float
 ) -> tuple[Message, ...]:
-    calls = _calls(con, turn_id, number)
-    results = [result for *_, result in calls if result is not None]
-    if len(results) < len(calls):
-        return ()
+    missing = "SELECT 1 FROM calls WHERE turn_id = ? AND number = ? AND state != 'done' LIMIT 1"
+    if con.execute(missing, (turn_id, number)).fetchone() is not None:
+        return ()  # asked without the results: read at each of many, they would be read many times over
+    results = [result for *_, result in _calls(con, turn_id, number) if result is not None]
     (body,) = con.execute("SELECT message FROM steps WHERE turn_id = ? AND number = ?", (turn_id, number)).fetchone()
     step = (decode_message(body), *(decode_message(result) for result in results))
     _forget(con, turn_id, number)

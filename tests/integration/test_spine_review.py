@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from hermes.agent.loop import MAX_CALLS
+from hermes.agent.validate import MAX_MESSAGES
+from hermes.context import TurnContext
 from hermes.errors import RequestError
 from hermes.ids import new_id
 from hermes.intake import IdempotencyKey, Payload, ResponseRecord
-from hermes.messages import ToolCall, user
+from hermes.messages import ToolCall, assistant, encode_message, user
 from hermes.settings import RetentionConfig
 from hermes.store import recovery
 from hermes.testing.door import Say, ScriptedDoor
@@ -145,3 +148,62 @@ async def test_a_repeated_event_makes_no_session_and_needs_no_room(tmp_path: Pat
         await spine.store.sessions.delete("s")
         assert not (await spine.sessions.accept(said)).fresh
         assert await spine.store.sessions.get("s") is None
+
+
+# What a model says, and how long a conversation may be
+
+
+async def test_a_reply_that_cannot_be_stored_fails_its_turn_and_nothing_else(tmp_path: Path) -> None:
+    broken = "half a pair: \ud800"
+    door = ScriptedDoor([Say(text=broken), Say(calls=[ToolCall("1", broken, "{}")]), Say(text="fine")])
+    async with open_spine(tmp_path, door) as spine:
+        for _ in range(2):
+            end = await spine.ask("hi")
+            assert end.failure is not None
+            assert (end.state, end.failure.status) == ("failed", 500)
+        assert (await spine.ask("and now?")).state == "done"
+        assert await states(spine) == ["answered"] * 3
+
+
+async def test_a_conversation_at_its_bound_is_refused_in_words(tmp_path: Path) -> None:
+    full = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+        INSERT INTO messages SELECT 's', i, '', CASE WHEN i % 2 THEN ? ELSE ? END, 0 FROM n"""
+    async with open_spine(tmp_path) as spine:
+        await spine.store.sessions.create(
+            session_id="s", source="test", principal="local", title=None, model=None, instructions=None
+        )
+        said = encode_message(user("hi")), encode_message(assistant("hi"))
+        for statement, values in (
+            (full, (MAX_MESSAGES - 2, *said)),
+            ("UPDATE sessions SET next_message = ?", (MAX_MESSAGES - 1,)),
+        ):
+            await spine.store.database.write(lambda con, s=statement, v=values: con.execute(s, v).rowcount)
+        assert (await spine.ask("the last but one")).state == "done"
+        end = await spine.ask("one too many")
+        assert end.failure is not None
+        assert (end.failure.status, end.failure.code) == (400, "context_length_exceeded")
+        assert (await spine.ask("elsewhere", key="other")).state == "done"
+
+
+async def test_a_thousand_calls_in_one_reply_are_bounded(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    @tool(read_only=False)
+    async def change(context: TurnContext, what: str) -> str:
+        """Change.
+
+        Args:
+            what: to change.
+        """
+        ran.append(what)
+        return what * 1000
+
+    calls = [ToolCall(f"c{number}", "change", f'{{"what": "{number}"}}') for number in range(1000)]
+    door = ScriptedDoor([Say(calls=calls), Say(text="fine")])
+    async with open_spine(tmp_path, door, tools=(change,)) as spine:
+        end = await spine.ask("go")
+        assert end.state == "done"
+        results = [message for message in end.transcript if message.role == "tool"]
+        assert len(results) == 1000
+        assert len(ran) == len(set(ran)) == MAX_CALLS
+        assert "not run" in results[-1].text
