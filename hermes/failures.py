@@ -13,6 +13,7 @@ from hermes.errors import (
     StoreUnavailable,
 )
 from hermes.intake import Failure
+from hermes.store.steps import TurnGone
 
 REQUEST_FAULTS = frozenset({400, 413, 415, 422})  # statuses with which a provider says that the request is wrong
 
@@ -49,6 +50,9 @@ def describe(error: BaseException) -> Failure:
             return Failure(status=502, code="upstream_protocol", message=str(error), kind="upstream_error")
         case ModelError():
             return Failure(status=502, code="upstream_error", message=str(error), kind="upstream_error")
+        case TurnGone():
+            words = "the session was deleted while this ran"
+            return Failure(status=409, code="session_deleted", message=words, kind="invalid_request_error")
         case StoreUnavailable():
             return Failure(status=503, code="store_unavailable", message=str(error), retry_after_s=5)
         case _:

@@ -25,7 +25,8 @@ from hermes.messages import Message
 from hermes.observe.logs import get_log
 from hermes.store import Store
 from hermes.store.rows import Claim
-from hermes.store.turns import Finish, TurnGone
+from hermes.store.steps import TurnGone
+from hermes.store.turns import Finish
 
 log = get_log(__name__)
 
@@ -93,6 +94,7 @@ class Turn:
             with self._scope:
                 self._scope.deadline = trio.current_time() + timeout_s
                 history = await remember()
+                await trio.lowlevel.checkpoint_if_cancelled()  # ended before it began: no model is asked
                 ended = await run_loop(settings, history, door=door, journal=journal, emit=self._emit)
             if ended is None and self.cut is None:
                 self.cut = Cut(reason="deadline")

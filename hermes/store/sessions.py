@@ -154,6 +154,9 @@ def delete(con: sqlite3.Connection, session_id: str) -> bool:
         (session_id,),
     )
     con.execute("DELETE FROM turns WHERE session_id = ? AND state != 'running'", (session_id,))
+    con.execute(
+        "UPDATE turns SET session_id = '' WHERE session_id = ?", (session_id,)
+    )  # it ends, and adds to no session
     con.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
     return True
 

@@ -6,12 +6,17 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hermes.errors import HermesError
 from hermes.messages import Message, Text, decode_message, encode_message
 from hermes.store import sessions
 
 NOT_STARTED = "not started: {reason}"
 UNKNOWN = "interrupted, outcome unknown: {reason}"
 NOT_PROVIDED = "not provided: the conversation went on without a result"
+
+
+class TurnGone(HermesError):
+    """The turn is not this process's to write any more: it was ended elsewhere, or its session was deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +49,13 @@ def open_step(
     calls: Sequence[JournalCall],
     now: float,
 ) -> tuple[Message, ...]:
-    """Commit an assistant message as received and a row per call. Returns the whole step if every call has its result."""
+    """Commit an assistant message as received and a row per call. Returns the whole step if every call has its result.
+
+    Raises:
+        TurnGone: the session was deleted while the turn ran.
+    """
+    if not belongs(con, turn_id, session_id):
+        raise TurnGone(f"the session of turn {turn_id} was deleted")
     con.execute(
         "INSERT INTO steps (turn_id, number, session_id, state, message, opened_at) VALUES (?, ?, ?, 'open', ?, ?)",
         (turn_id, number, session_id, encode_message(message), now),
@@ -67,23 +78,37 @@ def open_step(
 
 
 def start_call(con: sqlite3.Connection, turn_id: str, number: int, position: int) -> None:
-    """Commit that a call with side effects begins now."""
-    con.execute(
+    """Commit that a call with side effects begins now. Raises TurnGone: it may not."""
+    begun = con.execute(
         "UPDATE calls SET state = 'started' WHERE turn_id = ? AND number = ? AND position = ?",
         (turn_id, number, position),
-    )
+    ).rowcount
+    if not begun:
+        raise TurnGone(f"the session of turn {turn_id} was deleted")
     con.execute("UPDATE turns SET changed = 1 WHERE id = ?", (turn_id,))
 
 
 def finish_call(
     con: sqlite3.Connection, turn_id: str, session_id: str, number: int, position: int, result: Message, now: float
 ) -> tuple[Message, ...]:
-    """Commit a call's result. Returns the whole step, now part of the history, if it was the last one missing."""
-    con.execute(
+    """Commit a call's result. Returns the whole step, now part of the history, if it was the last one missing.
+
+    Raises:
+        TurnGone: the session was deleted while the call ran.
+    """
+    ended = con.execute(
         "UPDATE calls SET state = 'done', result = ? WHERE turn_id = ? AND number = ? AND position = ?",
         (encode_message(result), turn_id, number, position),
-    )
+    ).rowcount
+    if not ended:
+        raise TurnGone(f"the session of turn {turn_id} was deleted")
     return _close_if_whole(con, turn_id, number, session_id, now)
+
+
+def belongs(con: sqlite3.Connection, turn_id: str, session_id: str) -> bool:
+    """Whether a turn still runs in this session; not after the session was deleted, even if its id names a new one."""
+    query = "SELECT 1 FROM turns WHERE id = ? AND session_id = ? AND state = 'running'"
+    return con.execute(query, (turn_id, session_id)).fetchone() is not None
 
 
 def await_client(con: sqlite3.Connection, turn_id: str, number: int) -> None:

@@ -12,20 +12,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from hermes.errors import HermesError
 from hermes.intake import Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.store import inbox, responses, sessions, steps
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
+from hermes.store.steps import TurnGone
 
 MAX_ATTEMPTS = 2  # starts that ended in the death of the process; the next one sets the row aside
 RESUME_GAP = 1_000_000  # event numbers left out when a run is resumed
 SHORT_HISTORY = 200  # messages that are read with a claim; more would keep other writers waiting
 MAX_TOGETHER = 64  # rows that one turn answers at most
-
-
-class TurnGone(HermesError):
-    """The turn is not this process's to write any more: it was ended elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +115,8 @@ def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
     same = [first]
     for event in waiting[1:MAX_TOGETHER]:
         stale = look.now - first.accepted_at > look.stale_after_s and look.now - event.accepted_at > look.stale_after_s
-        if event.principal != first.principal or event.attempts or not (first.reason == "restarted" or stale):
+        alike = event.principal == first.principal and event.mode == first.mode and event.busy != "queue"
+        if not alike or event.attempts or not (first.reason == "restarted" or stale):
             break
         same.append(event)
     return same
@@ -203,12 +200,10 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
         TurnGone: the turn does not run in this process any more.
     """
     claim = how.claim
-    if how.await_step is not None:
-        steps.await_client(con, claim.turn_id, how.await_step)
-    closed = steps.close_open(con, claim.turn_id, how.step_reason or how.reason or "the turn ended", now)
-    added = (*closed, *how.messages)
-    last = sessions.append(con, claim.session.id, claim.turn_id, how.messages, now, usage=how.end.usage)
-    end = msgspec.structs.replace(how.end, transcript=_transcript(con, claim, how.messages, last))
+    there = steps.belongs(con, claim.turn_id, claim.session.id)
+    added, transcript = _add(con, how, now) if there else (tuple(how.messages), how.messages)
+    said = tuple(message for message in transcript if message.role in ("assistant", "tool"))
+    end = msgspec.structs.replace(how.end, transcript=said)
     ended = con.execute(
         "UPDATE turns SET state = ?, ended_at = ?, outcome = ? WHERE id = ? AND state = 'running' AND boot_id = ?",
         (end.state, now, encode_end(end), claim.turn_id, boot_id),
@@ -217,21 +212,26 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
         raise TurnGone(f"turn {claim.turn_id} is not running here")
     _end_rows(con, how, now)
     response = claim.rows[-1].payload.response
-    if response is not None and end.state == "done":
+    if response is not None and end.state == "done" and there:
         responses.keep(con, claim.rows[-1], claim.session.id, end, now)
     keep_events(con, claim.rows[-1].event_id, how.run_events)
     return end, added
 
 
-def _transcript(con: sqlite3.Connection, claim: Claim, added: Sequence[Message], last: int) -> tuple[Message, ...]:
-    """What the turn said and did: everything since its begin but the person's words."""
-    said: Sequence[Message] = added
-    if last - len(added) != claim.base:
-        found = con.execute(
-            "SELECT body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq", (claim.session.id, claim.base)
-        )
-        said = [decode_message(body) for (body,) in found]
-    return tuple(message for message in said if message.role in ("assistant", "tool"))
+def _add(con: sqlite3.Connection, how: Finish, now: float) -> tuple[tuple[Message, ...], Sequence[Message]]:
+    """Close what is open and add what was said last. Returns what entered the history by this, and by the whole turn."""
+    claim = how.claim
+    if how.await_step is not None:
+        steps.await_client(con, claim.turn_id, how.await_step)
+    closed = steps.close_open(con, claim.turn_id, how.step_reason or how.reason or "the turn ended", now)
+    last = sessions.append(con, claim.session.id, claim.turn_id, how.messages, now, usage=how.end.usage)
+    added = (*closed, *how.messages)
+    if last - len(added) == claim.base:
+        return added, added
+    found = con.execute(
+        "SELECT body FROM messages WHERE session_id = ? AND seq > ? ORDER BY seq", (claim.session.id, claim.base)
+    )
+    return added, [decode_message(body) for (body,) in found]
 
 
 def _end_rows(con: sqlite3.Connection, how: Finish, now: float) -> None:
@@ -260,10 +260,12 @@ def steer(con: sqlite3.Connection, claim: Claim, now: float) -> tuple[Message, .
     ).fetchall()
     taken: list[InboxRow] = []
     for event in map(inbox.row, found):
-        if event.busy != "steer":
+        if event.busy != "steer" or event.mode != "detached":
             break
         taken.append(event)
     messages = tuple(message for each in taken for message in each.payload.messages)
+    if taken and not steps.belongs(con, claim.turn_id, claim.session.id):
+        raise TurnGone(f"the session of turn {claim.turn_id} was deleted")
     if taken:
         sessions.append(con, claim.session.id, claim.turn_id, messages, now)
         con.executemany(
@@ -286,7 +288,7 @@ def run(con: sqlite3.Connection, event_id: str) -> RunRow | None:
     """A detached run by its event id."""
     found = con.execute(
         "SELECT i.event_id, i.session_key, i.state, i.reason, i.accepted_at, t.state, t.started_at, t.ended_at, t.outcome,"
-        " coalesce(t.session_id, s.id, i.session_key) FROM inbox i LEFT JOIN turns t ON t.id = i.turn_id"
+        " coalesce(nullif(t.session_id, ''), s.id, i.session_key) FROM inbox i LEFT JOIN turns t ON t.id = i.turn_id"
         " LEFT JOIN sessions s ON s.key = i.session_key AND s.ended_at IS NULL WHERE i.event_id = ? AND i.source = 'runs'",
         (event_id,),
     ).fetchone()
