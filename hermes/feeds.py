@@ -68,6 +68,7 @@ class Feeds:
     def begin(self, claim: Claim) -> Feed:
         """The feed of a turn that begins: that of its last row."""
         row = claim.rows[-1]
+        self.left.difference_update(each.event_id for each in claim.rows)  # from here on its feed tells who reads
         feed = self._feeds.get(row.event_id)
         if feed is None:
             feed = self._feeds[row.event_id] = Feed(row.event_id, row.session_key, row.mode)

@@ -25,7 +25,7 @@ from hermes.http.services import Services
 from hermes.instance import open_instance
 from hermes.observe.logs import get_log
 from hermes.process import open_process
-from hermes.sessions import open_sessions
+from hermes.sessions import CUT_S, open_sessions
 from hermes.settings import Config
 from hermes.stopping import Stop, open_signals
 from hermes.store import open_store
@@ -97,7 +97,8 @@ async def open_gateway(
         open_builtin(config, config.surroundings.terminal_env) as tools,
         open_sessions(
             store, Agents(store, door, tools, current, health.turn_ended), lambda: current.config.sessions,
-            drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), sweeps=mode == "gateway",
+            drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), cut_by=lambda: stop.within(CUT_S),
+            sweeps=mode == "gateway",
         ) as sessions,
         open_background(current, store, door),
     ):  # fmt: skip

@@ -15,6 +15,8 @@ from hermes.agents import Agent
 from hermes.store.rows import Next
 from hermes.turn import Turn
 
+MAX_WAITING = 10_000  # mailboxes that may wait for room in memory
+
 
 class LiveSession:
     """A session that has a task, or is about to: its wakes, its turn, its agent.
@@ -29,6 +31,7 @@ class LiveSession:
         reserved: a door is about to hand it a turn.
         handed: what that door began in the store.
         stops: events that were stopped while their turn was being begun, and by what.
+        newer: the last message that interrupts and came while no turn ran.
         running: it has a task.
     """
 
@@ -40,6 +43,7 @@ class LiveSession:
         "key",
         "leaving",
         "lot",
+        "newer",
         "reserved",
         "running",
         "seen",
@@ -63,6 +67,7 @@ class LiveSession:
         self.handed: Next | None = None
         self.running = False
         self.stops: dict[str, str] = {}
+        self.newer: str | None = None
         self.lot = trio.lowlevel.ParkingLot()
 
     @property
@@ -132,6 +137,15 @@ class LiveSet:
             return None
         return session.turn if session.turn.claim.rows[-1].event_id in events else None
 
+    def newer(self, key: str, event_id: str) -> Turn | None:
+        """The turn of a session, which a newer message may interrupt; one that is just being begun will look at it."""
+        session = self._live.get(key)
+        if session is None:
+            return None
+        if session.turn is None:
+            session.newer = event_id
+        return session.turn
+
     def answers(self, key: str, events: Collection[str]) -> bool:
         """Whether a session is in a turn of one of these stopped events, or is just beginning one."""
         session = self._live.get(key)
@@ -156,7 +170,7 @@ class LiveSet:
                 session = self._live[key] = LiveSession(key)
                 session.wakes = 1
                 self._run(session)
-            else:
+            elif len(self._waiting) < MAX_WAITING:  # a sweep finds the others
                 self._waiting[key] = None
 
     def nudge_all(self) -> None:
@@ -209,6 +223,13 @@ class LiveSet:
             self._make_room()
         if self.history_bytes > self._most_bytes():
             self._evict_bytes()
+
+    def stirs(self, session: LiveSession) -> None:
+        """A session waits no more; one that was let go and is needed again takes its room back until it ends."""
+        session.idle = False
+        if session.leaving and session.woken:
+            session.leaving = False
+            self._leaving -= 1
 
     def end(self, session: LiveSession) -> None:
         """The one step in which a session ends: it removes itself, and what came meanwhile starts the next task."""

@@ -32,6 +32,7 @@ log = get_log(__name__)
 WAKE_BATCH = 32  # mailboxes that one sweep wakes; the next sweep follows soon while there are more
 FULL_SWEEP_PAUSE_S = 1.0
 DOORS_S = 10.0  # for commits that have begun when everything is cancelled
+CUT_S = 10.0  # for turns that were cut: their tools go, their end is written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +228,10 @@ class Sessions:
 
     def _interrupt_for(self, intake: Intake) -> None:
         """What a new message does to the turn that runs, by the session's policy; a caller's turn is never interrupted."""
-        turn = self._live.turn_of(intake.session_key)
-        if intake.busy == "interrupt" and turn is not None and turn.claim.rows[0].mode != "attended":
+        if intake.busy != "interrupt":
+            return
+        turn = self._live.newer(intake.session_key, intake.event_id)
+        if turn is not None and turn.claim.rows[0].mode != "attended":
             turn.interrupt(Cut(reason="restarted" if turn.untouched else "superseded", by=intake.event_id))
 
     async def _live_session(self, session: LiveSession) -> None:
@@ -279,11 +282,14 @@ class Sessions:
         try:
             if feed.mode == "attended" and not feed.readers:
                 turn.interrupt(Cut(reason="left"))
-            elif self._cutting:
+            elif self._cutting or feed.end is not None:  # its reader was told that nothing is begun any more
                 turn.interrupt(Cut(reason="draining"))
             elif (by := session.stops.pop(feed.event_id, None)) is not None:
                 turn.interrupt(Cut(reason="stopped", by=by))
+            elif session.newer not in (None, *(row.event_id for row in found.claim.rows)) and feed.mode != "attended":
+                turn.interrupt(Cut(reason="restarted", by=session.newer or ""))
             session.stops.clear()
+            session.newer = None
             session.agent = await self._agents.run(turn, None if session.evicting else session.agent)
         finally:
             session.turn = None
@@ -315,7 +321,7 @@ class Sessions:
                 await session.lot.park()
             return session.woken
         finally:
-            session.idle = False
+            self._live.stirs(session)
 
     async def sweep(self) -> None:
         """Find mailboxes that hold rows nobody was woken for, a batch at a time; never returns."""
@@ -366,12 +372,15 @@ async def open_sessions(
     settings: Callable[[], SessionsConfig],
     *,
     drain_by: Callable[[], float],
+    cut_by: Callable[[], float] = lambda: trio.current_time() + CUT_S,
     sweeps: bool = True,
 ) -> AsyncIterator[Sessions]:
     """Run live sessions.
 
     Args:
         drain_by: the absolute time until which running turns may finish, asked when the block is left.
+        cut_by: the absolute time until which those that were cut may write their end, asked after the drain. What still waits
+            for a store that is away is cancelled then; the next start closes it.
         sweeps: whether mailboxes that nobody wakes are looked for; what an earlier process left waits otherwise.
 
     Lifetime: enter = ready, nothing is begun before `admitting`; exit = turns finished or cut, each with its end written.
@@ -389,6 +398,7 @@ async def open_sessions(
                 if cut:
                     log.warning("sessions.cut", turns=cut)
                 background.cancel_scope.cancel()
+                nursery.cancel_scope.deadline = cut_by()
         finally:
             with trio.move_on_after(DOORS_S, shield=True):
                 await sessions.close_doors()

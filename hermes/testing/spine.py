@@ -65,6 +65,7 @@ async def open_spine(
     tools: tuple[Tool, ...] = (),
     boot_id: str | None = None,
     drain_s: float = 5.0,
+    cut_s: float = 10.0,
     **sections: Any,
 ) -> AsyncIterator[Spine]:
     """Open store and sessions in a home and admit turns.
@@ -74,14 +75,16 @@ async def open_spine(
         tools: what is offered.
         boot_id: names the process; a new one by default, as after a restart.
         drain_s: how long running turns may finish when the block is left.
+        cut_s: how long the cut ones may take to write their end then.
         sections: parts of the configuration.
     """
     config = config_for(home, **sections)
+    now = trio.current_time
     door = door if door is not None else ScriptedDoor()
     async with open_store(home / "hermes.db", config, boot_id or new_id("boot")) as store:
         agents = Agents(store, door, tools, lambda: config)
         async with open_sessions(
-            store, agents, lambda: config.sessions, drain_by=lambda: trio.current_time() + drain_s
+            store, agents, lambda: config.sessions, drain_by=lambda: now() + drain_s, cut_by=lambda: now() + cut_s
         ) as sessions:
             with sessions.admitting():
                 yield Spine(store=store, sessions=sessions, door=door, config=config)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 from pathlib import Path
 
 import pytest
+import trio
 
 from hermes.agent.loop import MAX_CALLS
 from hermes.agent.validate import MAX_MESSAGES
 from hermes.context import TurnContext
 from hermes.errors import RequestError
 from hermes.ids import new_id
-from hermes.intake import IdempotencyKey, Payload, ResponseRecord
+from hermes.intake import IdempotencyKey, Payload, ResponseRecord, TurnEnd
 from hermes.messages import ToolCall, assistant, encode_message, user
-from hermes.settings import RetentionConfig
+from hermes.settings import RetentionConfig, StoreConfig
 from hermes.store import recovery
 from hermes.testing.door import Say, ScriptedDoor
 from hermes.testing.spine import Spine, intake, open_spine
@@ -207,3 +209,144 @@ async def test_a_thousand_calls_in_one_reply_are_bounded(tmp_path: Path) -> None
         assert len(results) == 1000
         assert len(ran) == len(set(ran)) == MAX_CALLS
         assert "not run" in results[-1].text
+
+
+# Who leaves, and what stops
+
+
+async def test_who_left_is_forgotten_once_the_row_has_ended(tmp_path: Path) -> None:
+    """Callers leave at every moment: before the commit is heard of, before the turn begins, while it runs."""
+    door = ScriptedDoor(lambda request: Say(text="x", hold=trio.Event()))
+    async with open_spine(tmp_path, door) as spine:
+        for number in range(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(spine.ask, "hi", f"s{number % 7}")
+                for _ in range(number):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            async with spine.sessions.attend(intake("leaves at once", f"t{number}")):
+                pass
+        await _settled(spine)
+        assert set(await states(spine)) == {"interrupted"}
+        assert spine.sessions._feeds.left == set()
+        assert spine.sessions._feeds._feeds == {}
+
+
+async def _settled(spine: Spine) -> None:
+    while await spine.rows("SELECT 1 FROM inbox WHERE state IN ('pending', 'live')"):
+        await trio.lowlevel.checkpoint()
+    while spine.sessions.statistics().turning:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_who_was_told_that_the_gateway_stops_is_not_answered_behind_their_back(tmp_path: Path) -> None:
+    """The drain begins while an event is being committed together with its turn."""
+    door = ScriptedDoor()
+    ends: list[TurnEnd] = []
+    async with trio.open_nursery() as nursery:
+        async with open_spine(tmp_path, door) as spine:
+
+            async def ask() -> None:
+                ends.append(await spine.ask("hi"))
+
+            nursery.start_soon(ask)
+            while not spine.sessions.statistics().attended:
+                await trio.lowlevel.checkpoint()
+    assert [end.failure is not None and end.failure.status for end in ends] == [503]
+    assert door.requests == []
+    async with open_spine(tmp_path) as spine:
+        assert await states(spine) == ["interrupted"]
+
+
+async def test_only_a_persons_messages_are_answered_together(tmp_path: Path) -> None:
+    """A caller who waits behind a turn that is begun anew has a turn of its own."""
+    door = ScriptedDoor([Say(hold_before=trio.Event())])
+    async with open_spine(tmp_path, door) as spine, trio.open_nursery() as nursery:
+        ends: list[TurnEnd] = []
+
+        async def ask() -> None:
+            ends.append(await spine.ask("caller", busy="interrupt"))
+
+        await spine.sessions.accept(intake("first", mode="detached", busy="interrupt"))
+        await door.asking.wait()
+        nursery.start_soon(ask)
+        while len(await spine.rows(STATES)) < 2:
+            await trio.lowlevel.checkpoint()
+        await spine.sessions.accept(intake("second", mode="detached", busy="interrupt"))
+        with trio.fail_after(5):
+            await _settled(spine)
+        assert await states(spine) == ["answered", "answered", "answered"]
+    assert [end.state for end in ends] == ["done"]
+
+
+async def test_a_newer_message_interrupts_a_turn_that_is_just_being_begun(tmp_path: Path) -> None:
+    door = ScriptedDoor(
+        lambda request: (
+            Say(text="both") if "second" in str(request.history[-1].message.text) else Say(hold=trio.Event())
+        )
+    )
+    async with open_spine(tmp_path, door) as spine:
+        for number in range(40):
+            await spine.sessions.accept(intake("first", f"s{number}", mode="detached", busy="interrupt"))
+            for _ in range(number % 4):
+                await trio.lowlevel.checkpoint()
+            await spine.sessions.accept(intake("second", f"s{number}", mode="detached", busy="interrupt"))
+        with trio.fail_after(10):
+            await _settled(spine)
+        assert set(await states(spine)) <= {"answered", "merged", "superseded"}
+
+
+async def test_a_session_deleted_under_a_turn_takes_nothing_of_it_into_a_new_one(tmp_path: Path) -> None:
+    running, go = trio.Event(), trio.Event()
+
+    @tool(read_only=False)
+    async def wait(context: TurnContext) -> str:
+        """Wait until the test says."""
+        running.set()
+        await go.wait()
+        return "a secret of the old session"
+
+    door = ScriptedDoor([Say(calls=[ToolCall("1", "wait", "{}")]), Say(text="never asked")])
+    ends: list[TurnEnd] = []
+    async with open_spine(tmp_path, door, tools=(wait,)) as spine, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            ends.append(await spine.ask("go"))
+
+        nursery.start_soon(ask)
+        await running.wait()
+        await spine.store.sessions.delete("s")
+        await spine.store.sessions.create(
+            session_id="s", source="test", principal="local", title=None, model=None, instructions=None
+        )
+        go.set()
+        await _settled(spine)
+        assert await spine.store.sessions.history("s") == []
+        assert await spine.rows("SELECT count(*) FROM steps") == [(0,)]
+    assert [end.failure is not None and end.failure.code for end in ends] == ["session_deleted"]
+    assert len(door.requests) == 1
+
+
+# A store that is away
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_stays_away(tmp_path: Path) -> None:
+    hold = trio.Event()
+    door = ScriptedDoor([Say(text="x", hold=hold)])
+    store = StoreConfig(synchronous="normal", busy_timeout_s=0.01)
+    with contextlib.closing(sqlite3.connect(tmp_path / "hermes.db", isolation_level=None)) as foreign:
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(20):
+                async with open_spine(tmp_path, door, store=store, drain_s=0.05, cut_s=0.05) as spine:
+                    await spine.sessions.accept(intake("waits", key="other", mode="detached"))
+                    nursery.start_soon(spine.ask, "hi")
+                    await door.asking.wait()
+                    foreign.execute("BEGIN IMMEDIATE")
+                    hold.set()
+                    while spine.store.database.statistics().unavailable is None:
+                        await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        foreign.execute("ROLLBACK")
+    async with open_spine(tmp_path) as spine:
+        await _settled(spine)
+        assert sorted(await states(spine)) == ["answered", "interrupted"]
