@@ -266,8 +266,3 @@ class _Runner:
             self.whole = await self._journal.finish(self._number, position, result) or self.whole
             seconds = trio.current_time() - began
             self._emit(ToolFinished(call.id, call.name, outcome.ok, seconds, outcome.text[:PREVIEW_CHARS]))
-
-
-def definitions_of(names: Mapping[str, ToolDefinition], ours: Mapping[str, Tool]) -> dict[str, Tool]:
-    """Ours without those whose name the client uses for a function of its own: no name is ever sent twice."""
-    return {name: tool for name, tool in ours.items() if name not in names}

@@ -7,9 +7,7 @@ import re
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -146,44 +144,6 @@ class Reading:
             return
         for value, number in list(now.items())[:MOST_LABEL_SETS]:
             yield f'{self.name}{{{self._label}="{_escaped(value[:LONGEST_LABEL])}"}} {_number(number)}'
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One number that somebody else keeps, at the moment of rendering.
-
-    Args:
-        name: with its unit.
-        kind: of the family; all samples of one name have the same.
-        about: one sentence.
-        value: the number now.
-        labels: name -> value.
-    """
-
-    name: str
-    kind: Literal["counter", "gauge"]
-    about: str
-    value: float
-    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
-def render(samples: Iterable[Sample]) -> str:
-    """Samples in the Prometheus text format, version 0.0.4: those of one name together, under one head.
-
-    Args:
-        samples: in any order; of one name at most `MOST_LABEL_SETS` are shown.
-    """
-    families: dict[str, list[Sample]] = {}
-    for sample in samples:
-        families.setdefault(sample.name, []).append(sample)
-    lines: list[str] = []
-    for name, family in sorted(families.items()):
-        lines += _head(name, family[0].kind, family[0].about)
-        for sample in family[:MOST_LABEL_SETS]:
-            _checked(name, tuple(sample.labels))
-            labels = ",".join(f'{key}="{_escaped(value[:LONGEST_LABEL])}"' for key, value in sample.labels.items())
-            lines.append(f"{name}{_braced(labels)} {_number(sample.value)}")
-    return "".join(f"{line}\n" for line in lines)
 
 
 class Metrics:

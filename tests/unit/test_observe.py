@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hermes.observe.notify import Notifier, open_notifier
-from hermes.observe.progress import MOST_PATHS, Progress
 from hermes.observe.scopes import scope_lines, scope_text, scope_tree
-from hermes.observe.statistics import MOST_LABEL_SETS, Metrics, Sample, render
+from hermes.observe.statistics import MOST_LABEL_SETS, Metrics
 from hermes.observe.steps import watch_steps
 from hermes.testing import advance, frozen_clock
 
@@ -51,17 +50,6 @@ def test_the_text_format() -> None:
         "# HELP hermes_turns_total Turns\\nthat ended.\n# TYPE hermes_turns_total counter\n"
         'hermes_turns_total{state="done"} 3\nhermes_turns_total{state="fa\\"il\\\\ed\\n"} 1\n'
     )
-
-
-def test_samples_of_one_name_stand_together() -> None:
-    text = render(
-        [
-            Sample("b", "gauge", "B.", 1, {"x": "1"}),
-            Sample("a", "counter", "A.", math.nan),
-            Sample("b", "gauge", "B.", 2, {"x": "2"}),
-        ]
-    )
-    assert text == '# HELP a A.\n# TYPE a counter\na NaN\n# HELP b B.\n# TYPE b gauge\nb{x="1"} 1\nb{x="2"} 2\n'
 
 
 SAMPLE_LINE = re.compile(
@@ -261,28 +249,6 @@ async def test_the_tree_is_bounded_in_width_number_and_depth() -> None:
     assert len(json.dumps(tree)) < 100_000
     assert "and 1401 more" in "\n".join(scope_lines(tree))
     assert sum(len(each["tasks"]) for each in nurseries(narrow)) < 10
-
-
-# --- progress --------------------------------------------------------------------------------------------------------
-
-
-def test_health_is_what_moved_in_time() -> None:
-    now = [1000.0]
-    progress = Progress(lambda: now[0])
-    progress.moved("store", within_s=5)
-    progress.moved("telegram/poll", within_s=60)
-    progress.moved("never expected", within_s=math.inf)
-    now[0] += 10
-    assert [str(item) for item in progress.overdue()] == ["store: no progress for 10 s, expected within 5 s"]
-    progress.moved("store", within_s=5)
-    assert progress.overdue() == []
-    now[0] += 100
-    assert [item.path for item in progress.overdue()] == ["telegram/poll", "store"]
-    progress.ended("telegram/poll")
-    assert progress.since() == {"store": 100.0, "never expected": 110.0}
-    with pytest.raises(ValueError, match="more than"):
-        for number in range(MOST_PATHS):
-            progress.moved(f"path {number}", within_s=1)
 
 
 # --- the service manager ---------------------------------------------------------------------------------------------

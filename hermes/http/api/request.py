@@ -222,12 +222,6 @@ async def read_as(request: Request, services: Services, parse: Callable[[Fields]
     return parsed
 
 
-async def read_object(request: Request) -> Fields:
-    """The body as a JSON object, for a route with few fields; unknown ones are not counted. Raises as `read_as`."""
-    body = await request.body()
-    return decode_object(body) if len(body) <= INLINE_BYTES else await trio.to_thread.run_sync(decode_object, body)
-
-
 def decode_object(body: bytes) -> Fields:
     """The JSON object that these bytes are. Raises RequestError 400."""
     if body.count(b",") + body.count(b"{") + body.count(b"[") > MAX_VALUES and _values(body) > MAX_VALUES:
