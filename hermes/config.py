@@ -29,6 +29,8 @@ __all__ = ["Loaded", "config_fingerprint", "diff_config", "load", "load_config",
 
 MIN_KEY: Final = 16
 MAX_ACCOUNTS: Final = 256
+WITHOUT_EFFECT: Final = ("session_reset", "delivery", "supervision")
+"""Sections whose keys are read and checked, and that nothing uses while no platform is installed."""
 _HTTP_NAMES: Final = (("host", "API_SERVER_HOST"), ("port", "API_SERVER_PORT"), ("key", "API_SERVER_KEY"))
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
@@ -131,6 +133,11 @@ def _decode(
     model = read_model(tree.get("model"), variables, findings, origins)
     accounts = _read_platforms(tree.get("platforms"), findings, platforms)
     workspace = _read_workspace(tree, place, overrides, variables, findings)
+    idle = [name for name in WITHOUT_EFFECT if sections.get(name, SECTIONS[name][0]()) != SECTIONS[name][0]()]
+    if idle:
+        findings.warnings.append(
+            "no effect yet, for they concern messaging platforms, of which there is none: " + ", ".join(idle)
+        )
     if findings.foreign:
         findings.warnings.append("keys of hermes-agent without a meaning here: " + ", ".join(findings.foreign))
     return Config(
