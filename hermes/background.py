@@ -18,6 +18,7 @@ from hermes.store import Store
 log = get_log(__name__)
 
 WARM_AFTER_S = 0.5  # for what is waiting at the start; a first turn that comes earlier loads the library itself
+CHECK_AGAIN_S = 5.0  # after a check for which there was no file handle, no memory, or no lock
 SWEEP_PAUSE_S = 0.05  # between two batches of a sweep, so that turns get their commits in between
 
 
@@ -47,6 +48,7 @@ async def open_background(
 
     def configure(config: Config) -> None:
         door.configure(config.model)
+        store.configure(config)
 
     current.listen(configure)
     async with trio.open_nursery() as nursery:
@@ -65,9 +67,15 @@ async def _warm_up(store: Store, door: ModelParts) -> None:
     await door.warm()
     # What is loaded now stays: without this each full collection would walk all of it on the loop (50 ms and more).
     gc.freeze()
-    if store.database.unclean:
-        await store.database.quick_check()
-        log.info("store.checked", after="an unclean stop")
+    while store.database.unclean:
+        try:
+            await store.database.quick_check()
+        except StoreUnavailable as error:
+            log.warning("store.check_waits", error=error)
+            await trio.sleep(CHECK_AGAIN_S)
+        else:
+            log.info("store.checked", after="an unclean stop")
+            return
 
 
 async def _sweep(current: Current, store: Store) -> None:

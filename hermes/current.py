@@ -78,9 +78,7 @@ class Current:
             return False
         self.error = None
         self.changed = diff_config(self.config, config)
-        self.waiting = frozenset(
-            name for name in diff_config(self._started_with, config) if name.partition(".")[0] not in LIVE_SECTIONS
-        )
+        self.waiting = _after_restart(self._started_with, config)
         self.config = config
         self.reloaded_at = time.time()
         log.info(
@@ -105,3 +103,13 @@ class Current:
 
     def _fingerprint(self) -> object:
         return config_fingerprint(self._started_with.home, self._options.config_file)
+
+
+def _after_restart(old: Config, new: Config) -> frozenset[str]:
+    """What differs and holds only after a restart: sections, and single keys of those that otherwise hold at once."""
+    names = {name for name in diff_config(old, new) if name.partition(".")[0] not in LIVE_SECTIONS}
+    if new.agent.tools != old.agent.tools:
+        names.add("agent.tools")
+    kept = ("format", "max_bytes", "files")
+    names.update(f"logging.{key}" for key in kept if getattr(new.logging, key) != getattr(old.logging, key))
+    return frozenset(names)

@@ -27,7 +27,7 @@ from hermes.observe.logs import get_log
 from hermes.process import open_process
 from hermes.sessions import CUT_S, open_sessions
 from hermes.settings import Config
-from hermes.stopping import Stop, open_signals
+from hermes.stopping import Stop, StoppedInStart, open_signals
 from hermes.store import open_store
 from hermes.tools import open_builtin
 
@@ -59,9 +59,12 @@ async def run_gateway(config: Config, *, options: ServeOptions, announce: Announ
 
     Raises, alone or in groups: InstanceHeld, ListenFailed, ConfigError, StoreError. Everything is closed by then.
     """
-    async with open_gateway(config, options=options, mode="gateway", announce=announce) as gateway:
-        await gateway.stop.wait()
-        log.info("gateway.stopping", reason=gateway.stop.reason)
+    try:
+        async with open_gateway(config, options=options, mode="gateway", announce=announce) as gateway:
+            await gateway.stop.wait()
+            log.info("gateway.stopping", reason=gateway.stop.reason)
+    except StoppedInStart:
+        return 0  # as was asked
     return gateway.stop.exit_code
 
 
@@ -84,6 +87,7 @@ async def open_gateway(
     stop, current, home = Stop(), Current(config, options, lambda read: fit(read, soft)), Home(config.home)
     config = current.config
     services, health = Services(config=current), Health(current, stop, mode)
+    served = False
     async with (
         open_signals(stop, health, listen=mode == "gateway"),
         open_instance(
@@ -107,4 +111,7 @@ async def open_gateway(
             addresses = tuple((str(host), port) for host, port in server.addresses if port is not None)
             announce_start(announce, current.config, addresses, services.new_key, mode)
             health.serving()
+            served = True
             yield Gateway(stop=stop, addresses=addresses, home=home)
+    if not served:
+        raise StoppedInStart("stopped before the start was over")

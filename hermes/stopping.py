@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from hermes.errors import HermesError
 from hermes.observe.logs import get_log
 
 log = get_log(__name__)
@@ -49,8 +50,10 @@ class Stop:
         return True
 
     def when_asked(self, listener: Callable[[], None]) -> None:
-        """Call this in the very step in which the end is asked for."""
+        """Call this in the very step in which the end is asked for; at once if that is past already."""
         self._listeners.append(listener)
+        if self.asked:
+            listener()
 
     async def wait(self) -> None:
         """Wait until somebody asks for the end."""
@@ -59,6 +62,10 @@ class Stop:
     def within(self, budget_s: float) -> float:
         """The absolute time by which an exit with this budget must be over."""
         return min(self.by, trio.current_time() + budget_s)
+
+
+class StoppedInStart(HermesError):
+    """A second signal came before everything was open; what was open is closed."""
 
 
 class Hears(Protocol):

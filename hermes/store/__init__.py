@@ -38,6 +38,10 @@ class _Tables:
         self._boot_id = boot_id
         self._config = config
 
+    def configure(self, config: Config) -> None:
+        """Take over a new configuration."""
+        self._config = config
+
     async def _write(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
         return await self._database.write(functools.partial(_call, fn, args, kwargs))
 
@@ -250,6 +254,11 @@ class Store:
         self.steps = StepTable(*group)
         self.sessions = SessionTable(*group)
         self.responses = ResponseTable(*group)
+
+    def configure(self, config: Config) -> None:
+        """Take over a new configuration: how long rows are kept, and when they are stale."""
+        for group in (self.inbox, self.turns, self.steps, self.sessions, self.responses):
+            group.configure(config)
 
     async def forget_old(self, settings: RetentionConfig) -> int:
         """Remove what is past its time, a bounded batch. Returns how many rows went."""
