@@ -24,7 +24,7 @@ from hermes.live import LiveSession, LiveSet
 from hermes.observe.logs import get_log
 from hermes.settings import SessionsConfig
 from hermes.store import Store
-from hermes.store.rows import Accepted, Next
+from hermes.store.rows import Accepted, Claim, Next
 from hermes.turn import Turn
 
 log = get_log(__name__)
@@ -238,7 +238,8 @@ class Sessions:
         """The task of a live session."""
         try:
             while self._live.open or session.handed is not None:
-                session.seen = session.wakes
+                if session.handed is None:  # what a door hands over it saw before the wakes that came since
+                    session.seen = session.wakes
                 more = await self._look(session)
                 if more or session.woken:
                     continue
@@ -275,6 +276,7 @@ class Sessions:
             found = await self._take_up(session)
         for settled in found.settled:
             self._feeds.tell(settled)
+        newer, session.newer = session.newer, None
         if found.claim is None:
             return found.more
         feed = self._feeds.begin(found.claim)
@@ -286,10 +288,9 @@ class Sessions:
                 turn.interrupt(Cut(reason="draining"))
             elif (by := session.stops.pop(feed.event_id, None)) is not None:
                 turn.interrupt(Cut(reason="stopped", by=by))
-            elif session.newer not in (None, *(row.event_id for row in found.claim.rows)) and feed.mode != "attended":
-                turn.interrupt(Cut(reason="restarted", by=session.newer or ""))
+            elif (found.more or session.woken) and feed.mode != "attended" and _newer(newer, found.claim):
+                turn.interrupt(Cut(reason="restarted", by=newer or ""))
             session.stops.clear()
-            session.newer = None
             session.agent = await self._agents.run(turn, None if session.evicting else session.agent)
         finally:
             session.turn = None
@@ -358,6 +359,11 @@ class Sessions:
 
 
 _NOBODY: frozenset[str] = frozenset()
+
+
+def _newer(event_id: str | None, claim: Claim) -> bool:
+    """Whether the last message that interrupts waits behind this turn."""
+    return event_id is not None and all(event_id != row.event_id for row in claim.rows)
 
 
 def _stopping() -> RequestError:

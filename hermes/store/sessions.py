@@ -10,9 +10,10 @@ from hermes.messages import Message, Usage, decode_message, decode_messages, enc
 from hermes.store.rows import SessionRow, StoredMessage
 
 NOTHING_USED = Usage()
+# Not `prefix IS NOT NULL`: SQLite 3.40 says 1 to that in a RETURNING of a table without row ids, also for NULL.
 _COLUMNS = (
     "id, key, source, principal, title, model, instructions, parent_id, created_at, updated_at, ended_at, end_reason,"
-    " expires_at, turns, next_message - 1, prefix IS NOT NULL, input_tokens, output_tokens"
+    " expires_at, turns, next_message - 1, typeof(prefix) != 'null', input_tokens, output_tokens"
 )
 
 

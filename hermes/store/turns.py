@@ -59,11 +59,12 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
         (look.key, MAX_TOGETHER + 1),
     ).fetchall()
     waiting = [inbox.row(each) for each in found]
+    more = len(found) > MAX_TOGETHER
     session = session or sessions.get_open(con, look.key)
     if session is None:
         gone = Failure(status=404, code="session_not_found", message="the session was deleted before this was answered")
         settled += [inbox.settle(con, each, "refused", "session deleted", gone, look.key, look.now) for each in waiting]
-        return Next(claim=None, settled=tuple(settled), more=False)
+        return Next(claim=None, settled=tuple(settled), more=more)
     while waiting:
         first = waiting[0]
         refusal = _refusal(con, first, look, session)
@@ -73,10 +74,10 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
         settled.append(inbox.settle(con, first, state, reason, failure, session.id, look.now))  # type: ignore[arg-type]
         waiting.pop(0)
     if not waiting:
-        return Next(claim=None, settled=tuple(settled), more=False)
+        return Next(claim=None, settled=tuple(settled), more=more)
     together = _together(waiting, look)
     claim = _begin(con, together, session, look)
-    return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together))
+    return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together) or more)
 
 
 def _refusal(
@@ -123,6 +124,8 @@ def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
 
 
 def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, look: TakeUp) -> Claim:
+    first_event = _first_event(con, rows[-1])
+    rows = [msgspec.structs.replace(each, resume=each.resume and _was_begun(con, each, session)) for each in rows]
     first = rows[0]
     con.execute(
         "INSERT INTO turns (id, session_id, event_id, mode, state, boot_id, started_at) VALUES (?, ?, ?, ?, 'running', ?, ?)",
@@ -142,9 +145,15 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
     short = not look.remembers and base <= SHORT_HISTORY
     return Claim(
         turn_id=look.turn_id, rows=tuple(rows), session=session, appended=tuple(appended), resumed=first.resume, base=base,
-        started_at=look.now, first_event=_first_event(con, rows[-1]),
+        started_at=look.now, first_event=first_event,
         history=tuple(sessions.history(con, session.id)) if short else None,
     )  # fmt: skip
+
+
+def _was_begun(con: sqlite3.Connection, event: InboxRow, session: SessionRow) -> bool:
+    """Whether a row was begun in this conversation; what it said went with one that was deleted since."""
+    found = con.execute("SELECT 1 FROM turns WHERE id = ? AND session_id = ?", (event.turn_id, session.id)).fetchone()
+    return found is not None
 
 
 def _first_event(con: sqlite3.Connection, event: InboxRow) -> int:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import re
+import signal
 import sqlite3
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from hermes.agent.loop import MAX_CALLS
 from hermes.agent.validate import MAX_MESSAGES
+from hermes.background import _warm_up
+from hermes.config import reload_config
 from hermes.context import TurnContext
-from hermes.errors import RequestError
+from hermes.current import Current
+from hermes.errors import RequestError, StoreUnavailable
+from hermes.gateway import run_gateway
+from hermes.gateway_options import Overrides, ServeOptions
+from hermes.home import Home
 from hermes.ids import new_id
 from hermes.intake import IdempotencyKey, Payload, ResponseRecord, TurnEnd
-from hermes.messages import ToolCall, assistant, encode_message, user
-from hermes.settings import RetentionConfig, StoreConfig
-from hermes.store import recovery
+from hermes.messages import ToolCall, assistant, encode_message, tool_result, user
+from hermes.settings import Config, HttpConfig, RetentionConfig, SessionsConfig, StoreConfig
+from hermes.stopping import Stop
+from hermes.store import open_store, recovery, sessions
+from hermes.store.schema import M001
+from hermes.store.turns import MAX_TOGETHER
 from hermes.testing.door import Say, ScriptedDoor
-from hermes.testing.spine import Spine, intake, open_spine
+from hermes.testing.spine import Spine, config_for, intake, open_spine
 from hermes.toolset import tool
 
 STATES = "SELECT event_id, state FROM inbox ORDER BY id"
@@ -350,3 +363,143 @@ async def test_a_stop_does_not_wait_for_a_store_that_stays_away(tmp_path: Path) 
     async with open_spine(tmp_path) as spine:
         await _settled(spine)
         assert sorted(await states(spine)) == ["answered", "interrupted"]
+
+
+# The gateway around it
+
+
+async def test_a_second_signal_during_the_start_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    config = Config(home=tmp_path, workspace=tmp_path / "workspace", http=HttpConfig(port=0))
+    options = ServeOptions(home=tmp_path, config_file=None, overrides=Overrides(), replace=True, verbosity=-1)
+    with home.lock_file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the start waits for whoever this is
+        codes: list[int] = []
+
+        async def serve() -> None:
+            codes.append(await run_gateway(config, options=options, announce=lambda _line: None))
+
+        before = signal.getsignal(signal.SIGTERM)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            while signal.getsignal(signal.SIGTERM) == before:
+                await trio.lowlevel.checkpoint()
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert codes == [0]
+
+
+def test_who_asks_late_to_be_told_of_a_stop_is_told_at_once() -> None:
+    async def late() -> list[str]:
+        stop, told = Stop(), list[str]()
+        stop.request("a test", 5.0)
+        stop.when_asked(lambda: told.append(stop.reason))
+        return told
+
+    assert trio.run(late) == ["a test"]
+
+
+async def test_a_reload_changes_how_long_rows_are_kept_and_names_what_waits(tmp_path: Path) -> None:
+    written = "sessions: {stale_after_s: 5}\nagent: {tools: [files], max_steps: 7}\nlogging: {level: debug, files: 9}\n"
+    options = ServeOptions(home=tmp_path, config_file=None, overrides=Overrides(), replace=False, verbosity=-1)
+    current = Current(reload_config(options), options)
+    async with open_spine(tmp_path) as spine:
+        current.listen(spine.store.configure)
+        (tmp_path / "config.yaml").write_text(written)
+        assert await current.reload()
+        assert current.waiting == {"agent.tools", "logging.files"}
+        assert spine.store.turns._look("s", "t", frozenset(), remembers=False).stale_after_s == 5
+
+
+class _Unclean:
+    """A store after an unclean stop, whose check finds no file handle at first."""
+
+    def __init__(self) -> None:
+        self.database = self
+        self.unclean = True
+        self.checks = 0
+
+    async def quick_check(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.checks += 1
+        if self.checks == 1:
+            raise StoreUnavailable("io", "no file handle is left")
+
+    async def warm(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0)
+
+
+async def test_a_check_that_cannot_be_made_now_is_made_later(clock: trio.testing.MockClock) -> None:
+    store = _Unclean()
+    await _warm_up(store, store)  # type: ignore[arg-type]
+    assert store.checks == 2
+
+
+# What was found by odd requests
+
+
+async def test_results_without_calls_in_a_new_session_are_the_requests_fault(tmp_path: Path) -> None:
+    async with open_spine(tmp_path) as spine:
+        result = tool_result(ToolCall("nobody's", "f", "{}"), "x")
+        end = await spine.ask("", payload=Payload(messages=(result,)))
+        assert end.failure is not None
+        assert (end.failure.status, end.failure.code) == (400, "unknown_tool_call")
+
+
+def test_a_session_made_without_a_history_of_the_clients_has_none(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as con:
+        con.executescript(M001)
+        for name, prefix in (("without", None), ("with", b"[]")):
+            made = sessions.create(con, session_id=name, key=name, source="", principal="", now=1.0, prefix=prefix)
+            taken = sessions.next_event(con, name, 1.0)[0]
+            found = sessions.get(con, name)
+            assert taken is not None
+            assert found is not None
+            assert [bool(row.has_prefix) for row in (made, taken, found)] == [prefix is not None] * 3
+
+
+async def test_more_than_one_look_of_refused_rows_are_all_refused(tmp_path: Path) -> None:
+    async with open_spine(tmp_path, sessions=SessionsConfig(sweep_s=3600)) as spine:
+        for number in range(2 * MAX_TOGETHER + 5):
+            await spine.store.inbox.accept(intake(str(number), mode="detached"))
+        await spine.store.sessions.delete("s")
+        await spine.sessions.accept(intake("wakes the other", key="other", mode="detached"))
+        spine.sessions._live.wake("s")
+        with trio.fail_after(5):
+            await _settled(spine)
+        assert set(await states(spine)) == {"refused", "answered"}
+
+
+async def test_a_wake_while_a_door_begins_a_turn_is_not_lost(tmp_path: Path) -> None:
+    """The door looks into the mailbox, another event is committed behind its look, and its wake comes first."""
+    async with open_spine(tmp_path, sessions=SessionsConfig(sweep_s=3600)) as spine:
+        for number in range(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(spine.ask, "at the door", f"s{number}")
+                nursery.start_soon(spine.sessions.accept, intake("behind it", f"s{number}", mode="detached"))
+        with trio.fail_after(5):
+            await _settled(spine)
+        assert set(await states(spine)) == {"answered"}
+
+
+async def test_what_is_resumed_in_a_new_session_is_said_again(tmp_path: Path) -> None:
+    door = ScriptedDoor([Say(text="x", hold=trio.Event())])
+    async with open_spine(tmp_path, door, drain_s=0.0) as spine:
+        await spine.sessions.accept(intake("still to be answered", mode="detached"))
+        await door.asking.wait()
+    async with open_store(tmp_path / "hermes.db", config_for(tmp_path), new_id("boot")) as store:
+        await store.sessions.delete("s")
+        await store.sessions.create(
+            session_id="s", source="test", principal="local", title=None, model=None, instructions=None
+        )
+    async with open_spine(tmp_path) as spine:
+        await _settled(spine)
+        assert [message.text for message in await spine.store.sessions.history("s")] == [
+            "still to be answered", "echo: still to be answered"
+        ]  # fmt: skip
