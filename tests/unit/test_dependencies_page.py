@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -20,6 +21,7 @@ def declared() -> list[str]:
     return [each.group() for each in found if each is not None]
 
 
+@functools.cache
 def imported() -> set[str]:
     """Top-level modules of other people that our code imports anywhere, in a function or for types, too."""
     names: set[str] = set()

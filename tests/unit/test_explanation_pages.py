@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -114,9 +115,14 @@ def test_settings_and_files_that_a_page_names_exist(path: Path) -> None:
     ] == []
 
 
+@functools.cache
+def all_code() -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hermes").rglob("*.py"))
+
+
 def is_event(name: str) -> bool:
     """Whether the code logs an event of this name."""
-    return any(f'"{name}"' in path.read_text(encoding="utf-8") for path in (ROOT / "hermes").rglob("*.py"))
+    return f'"{name}"' in all_code()
 
 
 def links(path: Path) -> list[str]:
@@ -183,3 +189,40 @@ def test_every_exit_code_of_a_gateway_is_explained() -> None:
     text = (DOCS / "how-to" / "run-as-a-service.md").read_text(encoding="utf-8")
     codes = {int(cells[0]) for cells in table(text, "3. What an exit code means")}
     assert codes == {DONE, FAILED, HELD, CONFIGURATION}
+
+
+# --- house.md
+
+
+def test_every_file_and_package_has_its_job() -> None:
+    text = page("house.md")
+    files = [cells[0].strip("`") for cells in table(text, "Files")]
+    assert files == sorted(path.name for path in (ROOT / "hermes").glob("*.py"))
+    packages = [cells[0].strip("`") for cells in table(text, "Packages")]
+    assert packages == sorted(f"hermes/{path.parent.name}" for path in (ROOT / "hermes").glob("*/__init__.py"))
+
+
+def test_the_layers_are_those_that_are_checked() -> None:
+    contract = configparser.ConfigParser()
+    contract.read_string((ROOT / ".importlinter").read_text(encoding="utf-8"))
+    layers = contract["importlinter:contract:layers"]["layers"].split("\n")
+    assert code_block(page("house.md"), "hermes.cli").splitlines() == [each.strip() for each in layers if each.strip()]
+
+
+# --- cancellation.md
+
+
+def test_every_matrix_is_named() -> None:
+    text = page("cancellation.md")
+    matrices = {f"tests/cancellation/{path.name}" for path in (ROOT / "tests" / "cancellation").glob("test_*.py")}
+    assert {cells[1].strip("`") for cells in table(text, "How it is proven")} == matrices
+
+
+# --- README.md
+
+
+def test_the_index_has_every_page() -> None:
+    index = DOCS / "README.md"
+    linked = {(DOCS / each).resolve() for each in links(index)}
+    generated = {DOCS / "reference" / "proof.md"}
+    assert {path.resolve() for path in set(DOCS.rglob("*.md")) - generated - {index}} <= linked
