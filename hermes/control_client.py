@@ -22,6 +22,7 @@ from hermes.errors import ControlFailed, GatewayLeft, NoGateway
 MAX_HEAD_BYTES: Final = 65_536
 MAX_BODY_BYTES: Final = 67_108_864
 MAX_EVENT_BYTES: Final = 16_777_216
+NOBODY_SERVES: Final = "no gateway is running for this home; `hermes serve` starts one"
 _CHUNK: Final = 65_536
 _NOBODY: Final = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK, errno.ENOTDIR})
 
@@ -162,12 +163,12 @@ class EventStream:
 @asynccontextmanager
 async def _open_exchange(socket: Path | None) -> AsyncIterator[_Exchange]:
     if socket is None:
-        raise NoGateway("no gateway is running for this home")
+        raise NoGateway(NOBODY_SERVES)
     try:
         stream = await trio.open_unix_socket(str(socket))
     except OSError as error:
         if error.errno in _NOBODY:
-            raise NoGateway("no gateway is running for this home") from None
+            raise NoGateway(NOBODY_SERVES) from None
         raise ControlFailed(f"the control socket cannot be reached: {error.strerror}") from None
     try:
         yield _Exchange(stream)

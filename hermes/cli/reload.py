@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from hermes.cli.running import DONE, add_home, add_json, ask, in_words, print_json
 
@@ -19,6 +20,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(answer)
         return DONE
-    changed = answer.get("changed") if isinstance(answer, dict) else None
-    print("reloaded" + (f"; changed: {', '.join(map(in_words, changed))}" if changed else "; nothing changed"))
+    known = answer if isinstance(answer, dict) else {}
+    print("reloaded" + (f"; changed: {_names(known['changed'])}" if known.get("changed") else "; nothing changed"))
+    if known.get("after_restart"):
+        print(f"holds only after a restart: {_names(known['after_restart'])}")
     return DONE
+
+
+def _names(sections: Iterable[object]) -> str:
+    return ", ".join(map(in_words, sections))

@@ -56,6 +56,7 @@ def explain(error: HermesError) -> int:
         return CONFIGURATION
     print(f"hermes: {printable(str(error))}", file=sys.stderr)
     if isinstance(error, InstanceHeld):
+        print("hermes: `hermes stop` ends it, `hermes serve --replace` takes over from it", file=sys.stderr)
         return HELD
     if isinstance(error, NoGateway):
         return NOT_RUNNING

@@ -37,10 +37,9 @@ def _lines(status: Json) -> Iterator[str]:
         yield f"sessions  {sessions.get('live', 0)} live, {sessions.get('turning', 0)} in a turn{more}"
     recovered = _part(status, "recovered")
     if recovered.get("turns_cut"):
-        yield (
-            f"last stop {recovered['turns_cut']} turns were cut: {recovered.get('rows_interrupted', 0)} interrupted,"
-            f" {recovered.get('rows_resumed', 0)} resumed"
-        )
+        cut = "1 turn was" if recovered["turns_cut"] == 1 else f"{recovered['turns_cut']} turns were"
+        interrupted, resumed = recovered.get("rows_interrupted", 0), recovered.get("rows_resumed", 0)
+        yield f"last stop {cut} cut: {interrupted} interrupted, {resumed} resumed"
     yield from _configuration(_part(status, "config"))
 
 

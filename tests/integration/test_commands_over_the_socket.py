@@ -44,7 +44,7 @@ class Gateway(socketserver.ThreadingUnixStreamServer):
         table: dict[tuple[str, str], Any] = {
             ("GET", "/control/status"): {"mode": "serve", "status": "ready", "accounts": {"a": {"state": "up"}}},
             ("POST", "/control/stop"): {"stopping": True},
-            ("POST", "/control/reload"): {"changed": ["http"]},
+            ("POST", "/control/reload"): {"changed": ["http", "model"], "after_restart": ["http"]},
             ("POST", "/control/backup"): {"bytes": 4096},
             ("GET", "/api/sessions/a%2Fb"): {"id": "a/b", "title": "t"},
             ("DELETE", "/api/sessions/s1"): {"deleted": True},
@@ -105,7 +105,7 @@ def test_stop_asks_and_waits(gateway: tuple[Path, Gateway], capsys: pytest.Captu
 def test_reload(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
     home, serving = gateway
     assert main(["reload", "--home", str(home)]) == 0
-    assert capsys.readouterr().out == "reloaded; changed: http\n"
+    assert capsys.readouterr().out == "reloaded; changed: http, model\nholds only after a restart: http\n"
     serving.refuse_reload = True
     assert main(["reload", "--home", str(home)]) == 1
     assert capsys.readouterr().err == "hermes: http.port: is wrong\n"

@@ -45,6 +45,8 @@ def test_errors_with_a_name_are_exit_codes(error: BaseException, code: int, caps
     assert "Traceback" not in shown
     if isinstance(error, ConfigError):
         assert shown.splitlines() == ["hermes: http.port: is wrong", "hermes: model: is wrong too"]
+    if code == 69:
+        assert "--replace" in shown
 
 
 def test_a_crash_stays_a_crash() -> None:
@@ -106,6 +108,7 @@ def test_without_a_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["stop", *home]) == 0
     assert main(["reload", *home]) == 3
     assert main(["backup", "x.db", *home]) == 3
+    assert capsys.readouterr().err.count("`hermes serve` starts one") == 2
     assert main(["logs", *home]) == 1
     assert list(tmp_path.iterdir()) == []
 

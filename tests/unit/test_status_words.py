@@ -52,6 +52,8 @@ def test_what_does_not_work_is_said() -> None:
     assert "config    holds after a restart: http" in lines
     assert "last stop 3 turns were cut: 2 interrupted, 1 resumed" in lines
     assert "note      odd" in lines
+    one = describe({"recovered": {"turns_cut": 1, "rows_interrupted": 1}})
+    assert one[-1] == "last stop 1 turn was cut: 1 interrupted, 0 resumed"
 
 
 @given(st.dictionaries(st.sampled_from([*WORKING, "mode", "accounts", "recovered"]), JSON))
