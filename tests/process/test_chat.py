@@ -266,6 +266,9 @@ async def test_a_gateway_that_starts_takes_over_when_the_turn_is_done(tmp_path: 
             await gateway.served()
             chat.type("second\r")
             seen = await chat.until("by the new one", PROMPT, after=seen)
+            assert (
+                "another gateway: tools work in" in chat.screen.text
+            )  # its workspace, and no longer the directory of the chat
             status = await gateway.status()
             assert (status["mode"], status["pid"]) == ("gateway", gateway.pid)
             said = [each["content"] for each in upstream.requests[-1].body["messages"] if each["role"] == "user"]
@@ -315,3 +318,20 @@ async def test_what_cannot_be_started_is_said_with_its_exit_code(tmp_path: Path)
         await chat.until("http.prot")
         assert await chat.ended() == 78
         assert chat.modes()[3] & termios.ECHO
+        assert "starting" not in chat.screen.text
+
+
+async def test_a_terminal_that_cannot_be_steered_gets_whole_lines(tmp_path: Path) -> None:
+    async with open_pseudo_terminal(
+        command("chat", "--home", str(tmp_path / "home")),
+        env=environment({"TERM": "dumb"}),
+        cwd=tmp_path,
+        columns=60,
+        rows=40,
+    ) as chat:
+        seen = await chat.until("Hermes · the built-in demo model\n", "/help", PROMPT)
+        chat.type("hi\r")
+        await chat.until("Hello!", PROMPT, after=seen)
+        chat.type("\x04")
+        await chat.until(f"{PROMPT}\nto go on: hermes chat --session ", after=seen)
+        assert await chat.ended() == 0

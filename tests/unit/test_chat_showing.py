@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import trio
 import trio.testing
@@ -14,7 +16,7 @@ from hermes.cli.chat.keys import Key
 from hermes.cli.chat.painter import Painter
 from hermes.cli.chat.reply import Reply
 from hermes.cli.chat.terminal import Terminal
-from hermes.cli.chat.text import Wrapper, clean, cut, one_line, short_arguments, width_of
+from hermes.cli.chat.text import Wrapper, clean, cut, from_home, joined, one_line, short_arguments, width_of
 from hermes.testing.screen import Screen
 
 
@@ -71,6 +73,21 @@ def test_cut_text_fits(text: str, width: int) -> None:
 )
 def test_arguments_in_a_few_words(arguments: str, shown: str) -> None:
     assert short_arguments(arguments) == shown
+
+
+@given(st.lists(st.text("ab\u4e16 ", min_size=1, max_size=9), min_size=1, max_size=6), st.integers(1, 40))
+def test_parts_share_lines_where_they_fit(parts: list[str], width: int) -> None:
+    lines = joined(parts, " + ", width)
+    assert " + ".join(lines) == " + ".join(parts)
+    assert all(width_of(line) <= width or line in parts for line in lines)
+    assert all(width_of(f"{line} + {after.split(' + ')[0]}") > width for line, after in pairwise(lines))
+
+
+def test_a_path_under_the_home_directory_begins_with_a_tilde() -> None:
+    assert from_home("/home/ann/work", "/home/ann") == "~/work"
+    assert from_home("/home/ann", "/home/ann/") == "~"
+    assert from_home("/home/anna/work", "/home/ann") == "/home/anna/work"
+    assert from_home("/srv", "") == from_home("/srv", "/") == "/srv"
 
 
 def test_titles() -> None:

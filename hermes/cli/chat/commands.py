@@ -115,7 +115,7 @@ async def show_last(chat: Chat, session: Mapping[str, Any]) -> None:
 
 async def _title(chat: Chat, argument: str) -> None:
     if not argument:
-        chat.fail("which one? /title TEXT")
+        chat.fail("which title? /title TEXT")
         return
     await chat.conversation.rename(one_line(argument))
     chat.note(f"the title is now: {one_line(argument)}")

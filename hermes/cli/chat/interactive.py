@@ -16,7 +16,7 @@ from hermes.cli.chat.editor import Editor
 from hermes.cli.chat.history import History
 from hermes.cli.chat.reply import Reply
 from hermes.cli.chat.terminal import Terminal, open_terminal, set_keys
-from hermes.cli.chat.text import one_line
+from hermes.cli.chat.text import from_home, joined, one_line
 from hermes.cli.reach import Reach, open_reach
 from hermes.cli.running import DONE, FAILED, INTERRUPTED
 from hermes.errors import GatewayLeft, HermesError, leaves
@@ -61,7 +61,7 @@ async def talk(
                 interrupts = Interrupts()
                 nursery.start_soon(_hear, signals, interrupts, terminal, nursery.cancel_scope)
                 async with open_reach(home, options) as reach:
-                    chat = Chat(terminal, reach, interrupts, arguments)
+                    chat = Chat(terminal, reach, interrupts, arguments, environ.get("HOME", ""))
                     code = await chat.run(History(home.chat_history))
                 nursery.cancel_scope.cancel("over")
     return code
@@ -92,16 +92,21 @@ class Chat:
         reach: the way to the gateway.
         interrupts: what Control-C ends.
         arguments: of the command line.
+        user_home: the person's home directory, shown as `~`.
     """
 
-    def __init__(self, terminal: Terminal, reach: Reach, interrupts: Interrupts, arguments: argparse.Namespace) -> None:
+    def __init__(
+        self, terminal: Terminal, reach: Reach, interrupts: Interrupts, arguments: argparse.Namespace, user_home: str
+    ) -> None:
         self.terminal = terminal
         self.conversation = Conversation(reach, arguments.session, arguments.model)
         self.listed: list[dict[str, Any]] = []  # what /sessions showed last, for /resume NUMBER
         self._reach = reach
         self._interrupts = interrupts
+        self._user_home = user_home
         self._reasoning = bool(arguments.reasoning)
         self._failed = False
+        self._workspace = ""  # where tools worked when that was last said
 
     async def run(self, history: History) -> int:
         """Talk until the person leaves; returns the exit code."""
@@ -115,6 +120,8 @@ class Chat:
                 editor = Editor(history.entries, commands.complete)
                 text = await self.terminal.read(editor)
                 if text is None:
+                    if self.terminal.asks and not self.terminal.steered:
+                        self.terminal.put("\n")  # the prompt has no line end after it
                     break
                 warned = False
                 history.add(editor.text)
@@ -136,26 +143,44 @@ class Chat:
         painter = self.terminal.painter
         self.terminal.put(painter.below(["starting …"]))
         history.load()
-        await self._reach.gateway()
         found = None
-        if self.conversation.session is not None:
-            model = self.conversation.model
-            found = await self.conversation.resume(self.conversation.session)
-            self.conversation.model = model
+        try:
+            await self._reach.gateway()
+            if self.conversation.session is not None:
+                model = self.conversation.model
+                found = await self.conversation.resume(self.conversation.session)
+                self.conversation.model = model
+        finally:
+            self.terminal.put(painter.below([]))  # an error is not said behind it
         if not self.terminal.asks:
             return
-        self.terminal.put(painter.line(painter.style("Hermes", "bold") + painter.style(self._about(), "dim")))
+        first, *more = joined(self._about(), " · ", painter.columns)
+        name = painter.style("Hermes", "bold")
+        self.terminal.put(painter.line(name + painter.style(first.removeprefix("Hermes"), "dim")))
+        for line in more:
+            self.terminal.put(painter.line(painter.style(line, "dim")))
         if found is not None:
             await commands.show_last(self, found)
         self.terminal.put(painter.line())
 
-    def _about(self) -> str:
-        """One line on whom one talks to, and where tools work."""
-        status = self._reach.status
-        model = status.get("model") or {}
+    def _about(self) -> list[str]:
+        """In a few words whom one talks to, and where tools work."""
+        model = self._reach.status.get("model") or {}
         name = "the built-in demo model" if model.get("api") == "demo" else one_line(str(model.get("name", "?")))
-        where = f" · tools work in {one_line(str(status['workspace']))}" if "workspace" in status else ""
-        return f" · {name}{where} · /help"
+        self._workspace = self._works_in()
+        where = [f"tools work in {self._workspace}"] if self._workspace else []
+        return ["Hermes", name, *where, "/help"]
+
+    def _works_in(self) -> str:
+        """Where the tools of the gateway that was reached last work."""
+        return one_line(from_home(str(self._reach.status.get("workspace") or ""), self._user_home))
+
+    def _say_if_moved(self) -> None:
+        """Another gateway may have answered than before, and its tools may work elsewhere."""
+        place = self._works_in()
+        if self.terminal.asks and place not in ("", self._workspace):
+            self._workspace = place
+            self.note(f"(another gateway: tools work in {place} now)")
 
     async def _answer(self, text: str) -> bool:
         """A command or a message; False when the person leaves."""
@@ -182,6 +207,7 @@ class Chat:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reply.animate)
                 async with self.conversation.say(text) as turn:
+                    self._say_if_moved()
                     async for told in turn:
                         self._failed = not reply.show(told)
                         await self.terminal.room()

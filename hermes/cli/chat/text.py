@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 TAB: Final = "    "
@@ -48,6 +48,24 @@ def cut(text: str, width: int) -> str:
 def one_line(text: str) -> str:
     """Text on one line, without what would steer the terminal."""
     return " ".join(clean(text).split())
+
+
+def from_home(path: str, home: str) -> str:
+    """A path as a person writes it: `~` for the home directory."""
+    home = home.rstrip("/")
+    return "~" + path[len(home) :] if home and (path == home or path.startswith(home + "/")) else path
+
+
+def joined(parts: Sequence[str], between: str, width: int) -> list[str]:
+    """Parts on as few lines of at most so many columns as they need; a part alone may be wider."""
+    lines: list[str] = []
+    for part in parts:
+        longer = lines[-1] + between + part if lines else ""
+        if longer and width_of(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
 
 
 def short_arguments(arguments: str) -> str:
