@@ -83,7 +83,7 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "max_steps": whole(1, 1000, "model calls"),
                 "max_turn_tokens": whole(0, 1_000_000_000, "0: no limit"),
                 "instructions": text(65_536, empty=True),
-                "tools": texts(word(64), 64),
+                "tools": texts(choice(*settings.TOOLSETS), 64),
             },
         ),
         "terminal": (

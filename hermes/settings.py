@@ -113,6 +113,9 @@ class HttpConfig:
     keepalive_s: float = 15.0
 
 
+TOOLSETS = ("terminal", "files")  # the built-in ones
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
     """`agent:`: what one turn may use.
@@ -127,7 +130,7 @@ class AgentConfig:
     max_steps: int = 90
     max_turn_tokens: int = 0
     instructions: str = ""
-    tools: tuple[str, ...] = ("terminal", "files")
+    tools: tuple[str, ...] = TOOLSETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from hermes.errors import ConfigError, Problem
-from hermes.settings import Config
+from hermes.settings import TOOLSETS, Config
 from hermes.toolset import OnConflict, Tool, ToolsetHost, combine, refuse_conflict
-
-NAMES = ("terminal", "files")
 
 
 @asynccontextmanager
@@ -37,7 +35,7 @@ async def open_builtin(
         "files": lambda: FILES.open(FilesConfig(), host),
     }
     if unknown := [name for name in config.agent.tools if name not in openers]:
-        known = ", ".join(NAMES)
+        known = ", ".join(TOOLSETS)
         raise ConfigError(
             *(Problem("agent.tools", f"no toolset is named {name}; there are {known}") for name in unknown)
         )
