@@ -87,7 +87,6 @@ async def open_gateway(
     stop, current, home = Stop(), Current(config, options, lambda read: fit(read, soft)), Home(config.home)
     config = current.config
     services, health = Services(config=current), Health(current, stop, mode)
-    served = False
     async with (
         open_signals(stop, health, listen=mode == "gateway"),
         open_instance(
@@ -111,7 +110,7 @@ async def open_gateway(
             addresses = tuple((str(host), port) for host, port in server.addresses if port is not None)
             announce_start(announce, current.config, addresses, services.new_key, mode)
             health.serving()
-            served = True
+            stop.serving = True
             yield Gateway(stop=stop, addresses=addresses, home=home)
-    if not served:
+    if not stop.serving:
         raise StoppedInStart("stopped before the start was over")

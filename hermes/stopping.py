@@ -23,12 +23,14 @@ class Stop:
         by: absolute, on trio's clock; infinite until stopping was asked for.
         reason: who asked, for the log and the lock's next holder.
         exit_code: what the process ends with.
+        serving: everything is open; until then a stop leaves at once.
     """
 
     def __init__(self) -> None:
         self.by = math.inf
         self.reason = ""
         self.exit_code = 0
+        self.serving = False
         self._asked = trio.Event()
         self._listeners: list[Callable[[], None]] = []
 
@@ -65,7 +67,7 @@ class Stop:
 
 
 class StoppedInStart(HermesError):
-    """A second signal came before everything was open; what was open is closed."""
+    """A signal came before everything was open; what was open is closed."""
 
 
 class Hears(Protocol):
@@ -116,6 +118,11 @@ async def _listen(
                 hears.reload()
             elif number == signal.SIGUSR1:
                 hears.dump()
-            elif not stop.request(signal.Signals(number).name, hears.total_s):
+            elif stop.request(signal.Signals(number).name, hears.total_s):
+                if not stop.serving:
+                    everything.cancel(
+                        "stopped in the start"
+                    )  # nothing to drain, and what is waited for may be far away
+            else:
                 log.warning("gateway.second_signal", signal=signal.Signals(number).name)
                 everything.cancel("second signal")
