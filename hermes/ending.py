@@ -10,7 +10,7 @@ import msgspec
 
 from hermes.agent.loop import LoopEnd
 from hermes.intake import Failure, TurnEnd, TurnState
-from hermes.messages import Message, assistant
+from hermes.messages import Message, Usage, assistant
 from hermes.store.rows import Claim
 from hermes.store.turns import Finish
 
@@ -53,6 +53,7 @@ def decide(
     cut: Cut | None,
     shown: str,
     events: Sequence[tuple[int, bytes]],
+    usage: Usage,
 ) -> Finish:
     """The one way this turn ends.
 
@@ -62,15 +63,14 @@ def decide(
         cut: who ended it from outside.
         shown: words of the unfinished reply that somebody may have read; they stay in the history, marked.
         events: of a detached run, to keep.
+        usage: of every model call that was answered, whatever came of the turn.
     """
     base = TurnEnd(
         event_id=claim.rows[-1].event_id, turn_id=claim.turn_id, session_id=claim.session.id, state="done",
-        created_at=claim.started_at,
+        created_at=claim.started_at, usage=usage,
     )  # fmt: skip
     if ended is not None:
-        end = msgspec.structs.replace(
-            base, message=ended.message, finish_reason=ended.finish_reason, usage=ended.usage, model=ended.model
-        )
+        end = msgspec.structs.replace(base, message=ended.message, finish_reason=ended.finish_reason, model=ended.model)
         messages = () if ended.await_step is not None else (ended.message,)
         return Finish(
             claim=claim, end=end, messages=messages, rows="answered", await_step=ended.await_step, run_events=events

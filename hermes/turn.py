@@ -21,7 +21,7 @@ from hermes.failures import describe
 from hermes.feed import Feed
 from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolStarted, TurnEnd, TurnEvent
 from hermes.journal import TurnJournal, events_to_keep
-from hermes.messages import Message
+from hermes.messages import Message, Usage
 from hermes.observe.logs import get_log
 from hermes.store import Store
 from hermes.store.rows import Claim
@@ -50,6 +50,7 @@ class Turn:
         self.parted = False
         self._shown: list[str] = []  # words of the reply that is being said
         self._touched = False  # something was shown, or may have been changed
+        self._usage = Usage()
         self._scope = trio.CancelScope()
 
     @property
@@ -95,7 +96,9 @@ class Turn:
                 self._scope.deadline = trio.current_time() + timeout_s
                 history = await remember()
                 await trio.lowlevel.checkpoint_if_cancelled()  # ended before it began: no model is asked
-                ended = await run_loop(settings, history, door=door, journal=journal, emit=self._emit)
+                ended = await run_loop(
+                    settings, history, door=door, journal=journal, emit=self._emit, spent=self._spend
+                )
             if ended is None and self.cut is None:
                 self.cut = Cut(reason="deadline")
         except Exception as error:
@@ -120,6 +123,9 @@ class Turn:
             self._shown.clear()
         self.feed.push(event)
 
+    def _spend(self, usage: Usage) -> None:
+        self._usage += usage
+
     def _changing(self) -> None:
         self._touched = True
 
@@ -138,13 +144,13 @@ class Turn:
             try:
                 how = decide(
                     self.claim, ended=ended, failure=failure, cut=self.cut, shown="".join(self._shown),
-                    events=events_to_keep(self.claim, self.feed),
+                    events=events_to_keep(self.claim, self.feed), usage=self._usage,
                 )  # fmt: skip
                 end, added = await _write_end(how, store, context)
             except UNFIT as error:  # what was said cannot be stored: the turn ends without it
                 self.parted = True
                 how = decide(
-                    self.claim, ended=None, failure=_failed(error, context), cut=None, shown="", events=()
+                    self.claim, ended=None, failure=_failed(error, context), cut=None, shown="", events=(), usage=self._usage
                 )  # fmt: skip
                 end, added = await _write_end(how, store, context)
             self._remember(history, added)

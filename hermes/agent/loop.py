@@ -125,9 +125,13 @@ async def run_loop(
     door: Door,
     journal: Journal,
     emit: Callable[[TurnEvent], None],
+    spent: Callable[[Usage], None] = lambda _usage: None,
     first_step: int = 1,
 ) -> LoopEnd:
     """Ask, run what is called, ask again, until the model answers in words.
+
+    Args:
+        spent: told what each call used, also of a turn that comes to no end.
 
     Raises:
         ModelError: as the door raises it.
@@ -140,15 +144,17 @@ async def run_loop(
     definitions = (*(tool.definition for tool in settings.tools.values()), *settings.client_tools.values())
     number = first_step
     while True:
-        spent = bool(settings.max_tokens) and usage.total_tokens >= settings.max_tokens
-        last = number - first_step + 1 >= settings.max_steps or spent
+        over = bool(settings.max_tokens) and usage.total_tokens >= settings.max_tokens
+        last = number - first_step + 1 >= settings.max_steps or over
         if number > first_step:
             emit(StepEvent(number))
             history.extend(await journal.steered())
         options = _options(settings.options, first=number == first_step, last=last, tools=bool(definitions))
         request = ModelRequest(system=settings.system, history=history.entries, tools=definitions, options=options)
         reply = await door.ask(request, endpoint=settings.endpoint, deadlines=settings.deadlines, on_delta=on_delta)
-        usage += reply.usage or Usage()
+        if reply.usage is not None:
+            usage += reply.usage
+            spent(reply.usage)
         calls = reply.message.tool_calls
         if not calls or reply.finish_reason == "length" or last:
             # A call cut by the length limit is not run: its arguments may be half of what was meant.

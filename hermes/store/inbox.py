@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import msgspec
+
 from hermes.errors import RequestError
-from hermes.intake import Failure, Intake, RowState, TurnEnd, decode_end, decode_payload, encode_payload
+from hermes.intake import Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
 from hermes.messages import encode_messages
 from hermes.store import sessions
 from hermes.store.rows import Accepted, InboxRow, Settled
@@ -26,8 +28,12 @@ def row(values: tuple[Any, ...]) -> InboxRow:
     names = COLUMNS.split(", ")
     found = dict(zip(names, values, strict=True))
     found["may_change"], found["resume"] = bool(found["may_change"]), bool(found["resume"])
-    found["payload"] = decode_payload(found["payload"])
-    return InboxRow(**found)
+    try:
+        payload = decode_payload(found["payload"])
+    except msgspec.DecodeError:  # written by another version: the row is set aside, not the gateway
+        payload = None
+    found["payload"] = payload or Payload(messages=())
+    return InboxRow(**found, readable=payload is not None)
 
 
 def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: float) -> Accepted:

@@ -58,6 +58,7 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     turn_id: str | None
     payload: Payload
+    readable: bool = True
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):

@@ -92,6 +92,9 @@ def _refusal(
     if event.attempts >= MAX_ATTEMPTS:
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
+    if not event.readable:
+        failure = Failure(status=500, code="quarantined", message="its stored content cannot be read, set aside")
+        return "quarantined", "unreadable", failure
     results = [each.tool_call_id for each in event.payload.messages if each.role == "tool"]
     if results and not event.resume:
         called = {call.id for each in event.payload.messages for call in each.tool_calls}

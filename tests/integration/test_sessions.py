@@ -531,3 +531,28 @@ async def test_an_event_that_is_being_committed_while_all_is_cancelled_is_ended_
     assert states == ["interrupted"]
     with contextlib.closing(sqlite3.connect(tmp_path / "hermes.db")) as con:  # before any second start
         assert con.execute("SELECT state FROM inbox").fetchall() == [("interrupted",)]
+
+
+async def test_what_a_turn_used_is_counted_also_when_it_fails(tmp_path: Path) -> None:
+    @tool(read_only=True)
+    async def look(context: TurnContext) -> str:
+        """Look."""
+        return "seen"
+
+    door = ScriptedDoor([Say(calls=[ToolCall("1", "look", "{}")]), Say(error=ModelUnavailable("down"))])
+    async with open_spine(tmp_path, door, tools=(look,)) as spine:
+        end = await spine.ask("go")
+        assert (end.state, end.usage.total_tokens) == ("failed", 2)
+        row = await spine.store.sessions.get("s")
+        assert row is not None
+        assert (row.input_tokens, row.output_tokens) == (1, 1)
+
+
+async def test_a_row_whose_content_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "hermes.db", config_for(tmp_path), "then") as store:
+        await store.inbox.accept(intake("hi", mode="detached"))
+        await store.inbox.accept(intake("and then", mode="detached"))
+        await store.database.write(lambda con: con.execute("UPDATE inbox SET payload = x'00' WHERE id = 1").rowcount)
+    async with open_spine(tmp_path) as spine:
+        await _settled(spine)
+        assert await states(spine) == ["quarantined", "answered"]
