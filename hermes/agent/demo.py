@@ -17,8 +17,9 @@ from hermes.messages import Entry, Message, Text, ToolCall, Usage
 NAME = "hermes-demo"
 ABOUT = (
     "This is Hermes' built-in demo model: it follows a few fixed rules and understands nothing. For a real model set "
-    "OPENAI_API_KEY (and OPENAI_BASE_URL for another service or a local server) in the environment or in "
-    "$HERMES_HOME/.env, or write a `model:` section in config.yaml, and restart."
+    "OPENAI_API_KEY (and OPENAI_BASE_URL for another service or a local server) in the environment and restart, or write "
+    "it into .env, or a `model:` section into config.yaml: files in the home, which `hermes status` names; they are read "
+    "again when they change."
 )
 EXCERPT_CHARS = 2000
 _encode = msgspec.json.Encoder().encode
