@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from types import TracebackType
 from hermes.cli.running import add_home, run_trio
 from hermes.config import reload_config
 from hermes.gateway_options import Overrides, ServeOptions
+from hermes.home import Home
 from hermes.settings import Config
 
 
@@ -32,11 +34,21 @@ def run(arguments: argparse.Namespace) -> int:
     from hermes.gateway import run_gateway
 
     _redact_crashes(config)
+    if options.replace:
+        _say_that_it_waits(Home(config.home))
 
     async def serve() -> int:
         return await run_gateway(config, options=options, announce=_announce)
 
     return run_trio(serve)
+
+
+def _say_that_it_waits(home: Home) -> None:
+    from hermes.instance import is_held
+
+    with contextlib.suppress(OSError):  # a lock that cannot be opened is told by the start
+        if is_held(home):
+            _announce("Asking the instance that holds the home to stop; it finishes first what it is answering")
 
 
 def _announce(line: str) -> None:

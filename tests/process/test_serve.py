@@ -233,6 +233,7 @@ async def test_replace_finishes_what_runs_in_the_old_one(tmp_path: Path) -> None
             await until(lambda: upstream.requests, "the model is asked")
             async with open_gateway_process(home, "--replace", wait=False) as new:
                 await until(lambda: "reason=replace" in old.said, "the old one was asked to stop")
+                assert "finishes first what it is answering" in new.lines[0]
                 assert not new.url
                 gate.set()
                 await new.served()
