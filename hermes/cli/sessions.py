@@ -60,8 +60,11 @@ async def _list(ask: Ask, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found)
         return DONE
+    if not found and arguments.limit > 0:
+        print("there are no conversations yet", file=sys.stderr)
+    width = max((len(in_words(session.get("id"))) for session in found), default=0)
     for session in found:
-        fields = (session.get("id"), when(session.get("updated_at")), session.get("title"))
+        fields = (in_words(session.get("id")).ljust(width), when(session.get("updated_at")), session.get("title"))
         print("  ".join(in_words(field) for field in fields if field is not None))
     return DONE
 
@@ -72,6 +75,8 @@ async def _show(ask: Ask, arguments: argparse.Namespace) -> int:
         print_json(document)
         return DONE
     for name, value in document["session"].items():
+        if value is None or name == "object":
+            continue
         print(f"{in_words(name)}: {when(value) if name.endswith('_at') and value else in_words(value)}")
     for message in document["messages"]:
         print(f"\n[{in_words(message.get('role', '?'))}]")

@@ -46,7 +46,7 @@ class Gateway(socketserver.ThreadingUnixStreamServer):
             ("POST", "/control/stop"): {"stopping": True},
             ("POST", "/control/reload"): {"changed": ["http", "model"], "after_restart": ["http"]},
             ("POST", "/control/backup"): {"bytes": 4096},
-            ("GET", "/api/sessions/a%2Fb"): {"id": "a/b", "title": "t"},
+            ("GET", "/api/sessions/a%2Fb"): {"id": "a/b", "object": "session", "title": "t", "model": None},
             ("DELETE", "/api/sessions/s1"): {"deleted": True},
         }
         if (method, path) not in table:
@@ -126,6 +126,8 @@ def test_sessions_are_listed_without_steering_the_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["s0", "s1"]
     assert "\x1b" not in "".join(lines)
+    assert main(["sessions", "list", "--limit", "0", "--home", str(home)]) == 0
+    assert capsys.readouterr() == ("", "")
     assert main(["sessions", "list", "--json", "--home", str(home)]) == 0
     assert [each["id"] for each in json.loads(capsys.readouterr().out)] == ["s0", "s1", "s2"]
 
@@ -133,7 +135,9 @@ def test_sessions_are_listed_without_steering_the_terminal(
 def test_a_session_is_exported_whole(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
     home, _ = gateway
     assert main(["sessions", "show", "a/b", "--home", str(home)]) == 0
-    assert "number 450" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith("id: a/b\ntitle: t\n\n[user]\nnumber 1\n")
+    assert "number 450" in shown
     target = home / "out.json"
     assert main(["sessions", "export", "a/b", str(target), "--home", str(home)]) == 0
     assert json.loads(target.read_text())["messages"] == MESSAGES
