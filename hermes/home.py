@@ -18,6 +18,7 @@ LONGEST_SOCKET_PATH: Final = 100
 KEY_BYTES: Final = 32
 MIN_KEY: Final = 16
 DEFAULT_NAME: Final = ".hermes-gateway"
+ANOTHER: Final = "use another (--home or HERMES_HOME)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,9 @@ class Home:
             ConfigError: with one problem.
         """
         if os.path.lexists(self.path / "state.db"):
-            raise ConfigError(
-                Problem("home", "belongs to hermes-agent (it has a state.db); use another (--home or HERMES_HOME)")
-            )
+            raise ConfigError(Problem("home", f"{self.path} belongs to hermes-agent (it has a state.db); {ANOTHER}"))
         if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(Problem("home", "is not a directory"))
+            raise ConfigError(Problem("home", f"{self.path} is not a directory; {ANOTHER}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +140,13 @@ def make_home(home: Home) -> None:
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if home.path.stat().st_uid != os.geteuid() and os.geteuid() != 0:
-            raise ConfigError(Problem("home", "belongs to another user"))
+            raise ConfigError(Problem("home", f"{home.path} belongs to another user; {ANOTHER}"))
         for directory in home.directories:
             directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise ConfigError(Problem("home", f"cannot be created or written: {error.strerror}")) from None
+        raise ConfigError(Problem("home", f"{home.path} cannot be created or written: {error.strerror}")) from None
     if not os.access(home.path, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(Problem("home", "cannot be written"))
+        raise ConfigError(Problem("home", f"{home.path} cannot be written"))
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:

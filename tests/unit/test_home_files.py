@@ -37,9 +37,9 @@ def test_what_is_made_is_private(tmp_path: Path) -> None:
 
 def test_what_is_no_home(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="not a directory"):
+    with pytest.raises(ConfigError, match="file is not a directory; use another"):
         make_home(Home(tmp_path / "file"))
-    with pytest.raises(ConfigError, match="cannot be created"):
+    with pytest.raises(ConfigError, match="below cannot be created or written: Not a directory"):
         make_home(Home(tmp_path / "file" / "below"))
     (tmp_path / "state.db").touch()
     with pytest.raises(ConfigError, match="hermes-agent"):
