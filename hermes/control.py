@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from hermes.current import Current
-from hermes.errors import RequestError
+from hermes.errors import RequestError, StoreUnavailable
 from hermes.http.services import Json, Services
 from hermes.stopping import Stop
 
@@ -41,6 +41,11 @@ def control_actions(services: Services, current: Current, stop: Stop) -> Mapping
             raise RequestError(
                 409, f"the backup was not made: {error.strerror or error}", code="backup_failed", param="path"
             ) from error
+        except StoreUnavailable as error:
+            if error.reason in ("busy", "closed"):
+                raise
+            words = f"the backup was not made: {error.detail or error}"
+            raise RequestError(409, words, code="backup_failed", param="path") from error
         return {"path": str(report.path), "size_bytes": report.size_bytes, "schema": report.version, "verified": True}
 
     return {"stop": stop_gateway, "reload": reload, "backup": backup}

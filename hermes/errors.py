@@ -186,6 +186,7 @@ class StoreUnavailable(HermesError):
     def __init__(self, reason: Literal["busy", "full", "read-only", "io", "closed"], detail: str = "") -> None:
         super().__init__(f"the store is unavailable ({reason})" + (f": {detail}" if detail else ""))
         self.reason = reason
+        self.detail = detail
 
 
 class StoreError(HermesError):

@@ -332,6 +332,9 @@ async def test_a_backup_is_made_while_it_serves(tmp_path: Path) -> None:
         again = await hermes(home, "backup", str(copy))
         assert again.returncode == 1
         assert "exists" in again.stderr
+        nowhere = await hermes(home, "backup", str(tmp_path / "nowhere" / "copy.db"))
+        assert nowhere.returncode == 1
+        assert nowhere.stderr.startswith(f"hermes: the backup was not made: {tmp_path}/nowhere/copy.db: No such file")
 
 
 # --- secrets
