@@ -89,10 +89,10 @@ class Bench:
         assert process.stdout is not None
         return int(process.stdout.readline())
 
-    def relay(self, kind: str, upstream: int) -> Served:
+    def relay(self, kind: str, upstream: int, *, sleep_s: float = 0.0) -> Served:
         """A bare relay; see relay.py."""
         program = Path(__file__).with_name("relay.py")
-        process = self._start([sys.executable, str(program), kind, f"http://127.0.0.1:{upstream}/v1"])
+        process = self._start([sys.executable, str(program), kind, f"http://127.0.0.1:{upstream}/v1", str(sleep_s)])
         assert process.stdout is not None
         return Served(process, int(process.stdout.readline()))
 

@@ -1,9 +1,9 @@
 """A bare relay on the gateway's own listener: one request in, one model request out, nothing else. The measure of all figures.
 
-    python relay.py httpx2|openai UPSTREAM_URL      prints its port
+    python relay.py httpx2|openai UPSTREAM_URL [SLEEP_S]     prints its port
 
 `httpx2` posts the bytes as they came: the floor. `openai` asks through the official client's `post`, streams, and reads the raw
-body: what a gateway cannot do without, the fair peer.
+body: what a gateway cannot do without, the fair peer. With SLEEP_S it sleeps so long before it asks, as one does for a disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def answer(send: Any, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def main(kind: str, upstream: str) -> None:
+async def main(kind: str, upstream: str, sleep_s: float) -> None:
     async with httpx2.AsyncClient(timeout=60.0, limits=httpx2.Limits(max_connections=256)) as http:
         if kind == "openai":
             import openai
@@ -47,6 +47,8 @@ async def main(kind: str, upstream: str) -> None:
                 await answer(send, b'{"status":"ok"}')
                 return
             body = await read_body(receive)
+            if sleep_s:
+                await trio.sleep(sleep_s)
             if kind == "httpx2":
                 url = f"{upstream}/chat/completions"
                 response = await http.post(url, content=body, headers={"content-type": "application/json"})
@@ -68,4 +70,4 @@ async def main(kind: str, upstream: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], sys.argv[2])
+    trio.run(main, sys.argv[1], sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)

@@ -31,31 +31,40 @@ async def prepare(bench: Any, served: Any, sessions: int, messages: int) -> None
     await bench.load(served, [chat(bench, served, seeded, f"s{number}") for number in range(sessions)], concurrency=8)
 
 
-@pytest.mark.wall_clock_s(600)
-async def test_a_durable_turn_beside_bare_relays(bench: Any, record: Record) -> None:
-    count = 600 if bench.full else 100
+@pytest.mark.wall_clock_s(900)
+@pytest.mark.parametrize("at_once", [1, 8])
+async def test_a_durable_turn_beside_bare_relays(bench: Any, record: Record, at_once: int) -> None:
+    """The cost of a turn, alone and among eight.
+
+    One at a time the process sleeps between its waits for the disk, and on a virtual machine code that runs after a sleep costs
+    more: the last row is a relay that does nothing more than sleep for a millisecond in each request.
+    """
+    count = 600 if bench.full else 96
     upstream = bench.upstream()
     floor, peer, gateway = bench.relay("httpx2", upstream), bench.relay("openai", upstream), bench.gateway(upstream)
+    sleepy = bench.relay("openai", upstream, sleep_s=0.001)
     new = [{"role": "user", "content": "and now?"}]
     await prepare(bench, gateway, count * 3, 10)
-    rounds: dict[str, list[Any]] = {"floor": [], "peer": [], "hermes": []}
+    rounds: dict[str, list[Any]] = {"floor": [], "peer": [], "hermes": [], "peer that sleeps 1 ms": []}
     for number in range(3):  # in turn, so that a machine that changes its speed changes it for all
         body = [chat(bench, floor, [*history(10), *new])] * count
-        rounds["floor"].append(await bench.load(floor, body))
-        rounds["peer"].append(await bench.load(peer, body))
+        rounds["floor"].append(await bench.load(floor, body, concurrency=at_once))
+        rounds["peer"].append(await bench.load(peer, body, concurrency=at_once))
         asked = [chat(bench, gateway, new, f"s{number * count + each}") for each in range(count)]
-        rounds["hermes"].append(await bench.load(gateway, asked))
+        rounds["hermes"].append(await bench.load(gateway, asked, concurrency=at_once))
+        rounds["peer that sleeps 1 ms"].append(await bench.load(sleepy, body, concurrency=at_once))
     cpu = {name: statistics.median(each.cpu_ms for each in costs) for name, costs in rounds.items()}
     p50 = {name: statistics.median(each.p50_ms for each in costs) for name, costs in rounds.items()}
     for name in rounds:
         record(
-            TABLE, f"{name}, one at a time, 10 messages", cpu_ms=round(cpu[name], 2), p50_ms=round(p50[name], 2),
+            TABLE, f"{name}, {at_once} at a time, 10 messages", cpu_ms=round(cpu[name], 2), p50_ms=round(p50[name], 2),
             times_floor=round(cpu[name] / cpu["floor"], 2), times_peer=round(cpu[name] / cpu["peer"], 2),
         )  # fmt: skip
-    print({name: (round(cpu[name], 2), round(p50[name], 2)) for name in rounds})
+    print(at_once, {name: (round(cpu[name], 2), round(p50[name], 2)) for name in rounds})
     assert cpu["hermes"] <= 10 * 3.0
     assert cpu["hermes"] <= 10 * 4 * cpu["peer"]
-    assert p50["hermes"] <= 10 * 6.0
+    if at_once == 1:
+        assert p50["hermes"] <= 10 * 6.0
 
 
 @pytest.mark.wall_clock_s(600)
