@@ -15,6 +15,7 @@ import pytest
 from hermes import settings
 from hermes.cli import COMMANDS, build_parser
 from hermes.config import load_config
+from hermes.current import LIVE_SECTIONS
 from hermes.gateway_options import Overrides
 from hermes.schema import ENDPOINT, MODEL, SECTIONS
 
@@ -62,6 +63,9 @@ def test_every_section_is_read() -> None:
     names = {each.name for each in dataclasses.fields(settings.Config)} - NOT_IN_THE_FILE
     assert names == {*SECTIONS, "model", "platforms", "workspace"}
     assert all(f"\n## `{name}`\n" in page for name in names)
+    (waiting,) = re.findall(r"from then on, except (.*?): they hold after a restart", page, re.DOTALL)
+    keys = {"agent.tools", "logging.format", "logging.max_bytes", "logging.files"}
+    assert set(re.findall(r"`([a-z._]+)`", waiting)) == (names - LIVE_SECTIONS) | keys
 
 
 def test_the_page_s_example_is_read(tmp_path: Path) -> None:
