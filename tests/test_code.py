@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -344,6 +345,12 @@ def test_the_top_level_holds_what_the_readme_says_and_nothing_else() -> None:
     expected = {"pyproject.toml", "README.md", "hermes", "platforms", "tests", "docs"}
     made_by_tools = {"build", "dist", "hermes_gateway.egg-info", "__pycache__"}
     found = {item.name for item in ROOT.iterdir() if not item.name.startswith(".")} - made_by_tools
+    if (ROOT / ".git").exists() and shutil.which(
+        "git"
+    ):  # what else a person keeps in a clone, such as a backup, is theirs
+        git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+        if git.returncode == 0:
+            found &= {name.partition("/")[0] for name in git.stdout.split("\0")}
     assert found == expected
 
 
