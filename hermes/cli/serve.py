@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +53,10 @@ def _say_that_it_waits(home: Home) -> None:
 
 
 def _announce(line: str) -> None:
-    print(line, flush=True)  # a pipe or a service manager would get it only when the process ends
+    try:
+        print(line, flush=True)  # a pipe or a service manager would get it only when the process ends
+    except OSError:  # whoever read it has gone, and the gateway serves all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of the rest when it ends
 
 
 def options_of(arguments: argparse.Namespace) -> ServeOptions:

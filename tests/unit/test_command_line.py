@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +170,13 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
         [sys.executable, "-c", code, str(ROOT / "absent")], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_who_stops_reading_the_start_does_not_stop_the_gateway(tmp_path: Path) -> None:
+    """In a process of its own: the words go to a pipe whose reader has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "from hermes.cli.serve import _announce; _announce('one'); _announce('two'); raise SystemExit(7)"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (7, b"")
