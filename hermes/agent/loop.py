@@ -40,6 +40,7 @@ log = get_log(__name__)
 PARALLEL_CALLS = 8
 MAX_CALLS = 128  # of one reply; those beyond are answered and not run
 PREVIEW_CHARS = 400
+CUT = frozenset(("length", "content_filter"))  # finish reasons of a reply that is not all that was meant
 
 
 class Door(Protocol):
@@ -156,8 +157,8 @@ async def run_loop(
             usage += reply.usage
             spent(reply.usage)
         calls = reply.message.tool_calls
-        if not calls or reply.finish_reason == "length" or last:
-            # A call cut by the length limit is not run: its arguments may be half of what was meant.
+        if not calls or reply.finish_reason in CUT or last:
+            # A call cut by the length limit or by a filter is not run: its arguments may be half of what was meant.
             return LoopEnd(
                 message=msgspec.structs.replace(reply.message, tool_calls=()),
                 finish_reason=_without_calls(reply, last=last), usage=usage, model=reply.model,

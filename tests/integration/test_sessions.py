@@ -247,16 +247,17 @@ async def test_a_mixed_step_hands_out_only_the_clients_calls(tmp_path: Path) -> 
         assert unknown.failure.status == 400
 
 
-async def test_a_call_cut_by_the_length_limit_is_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+async def test_a_call_cut_by_the_length_limit_or_a_filter_is_not_run(tmp_path: Path, reason: str) -> None:
     @tool(read_only=True)
     async def never(context: TurnContext) -> str:
         """Never."""
         raise AssertionError("must not run")
 
-    door = ScriptedDoor([Say(text="so", calls=[ToolCall("1", "never", '{"a')], finish_reason="length")])
+    door = ScriptedDoor([Say(text="so", calls=[ToolCall("1", "never", '{"a')], finish_reason=reason)])
     async with open_spine(tmp_path, door, tools=(never,)) as spine:
         end = await spine.ask("go")
-        assert (end.state, end.finish_reason) == ("done", "length")
+        assert (end.state, end.finish_reason) == ("done", reason)
         assert end.message is not None
         assert end.message.tool_calls == ()
 
