@@ -16,6 +16,10 @@ from hermes.agent.sse import Event
 from hermes.messages import Entry, Message, Part, Reasoning, Text, ToolCall, Usage
 
 T = TypeVar("T")
+MAX_CALLS = 1000  # of one reply; and what a call or an item costs besides its words
+ITEM_BYTES = 64
+MAX_ID_CHARS = 256
+MAX_TOKENS = 2**40  # what a provider counts beyond it is no count, and a sum of such numbers fits into no database
 _UNFIT_NAME = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -84,6 +88,21 @@ def decode_json(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
             return decoder.decode(json.dumps(loose, ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError) as exc:
             raise NotProtocol(f"the answer is not the protocol's JSON: {exc}", data) from None
+
+
+def token_count(value: Any) -> int:
+    """A number of tokens as a provider says it: 0 for what is no number, never more than `MAX_TOKENS`."""
+    return int(min(value, MAX_TOKENS)) if isinstance(value, (int, float)) and value > 0 else 0
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """What a provider sent where an object belongs; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """What a provider sent where an array belongs; an empty one for anything else."""
+    return value if isinstance(value, list) else []
 
 
 def origin_of(api: str, base_url: str, model: str) -> str:
@@ -213,7 +232,11 @@ class ReplyBuilder:
 
     def spend(self, content: str) -> None:
         """Count content against the bound. Raises ReplyTooLarge."""
-        self._left -= len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
+        self.grow(len(content) if content.isascii() else len(content.encode("utf-8", "replace")))
+
+    def grow(self, size: int) -> None:
+        """Count bytes that are kept against the bound. Raises ReplyTooLarge."""
+        self._left -= size
         if self._left < 0:
             raise ReplyTooLarge(f"the reply is larger than {self._max} bytes")
 
@@ -230,10 +253,25 @@ class ReplyBuilder:
         self._emit(ReasoningDelta(piece))
 
     def open_call(self, call_id: str) -> CallSlot:
-        """A new tool call."""
-        slot = CallSlot(len(self.calls), call_id)
+        """A new tool call. Raises ReplyTooLarge."""
+        if len(self.calls) >= MAX_CALLS:
+            raise ReplyTooLarge(f"the reply has more than {MAX_CALLS} calls")
+        self.grow(ITEM_BYTES)
+        slot = CallSlot(len(self.calls), "")
+        self.identify(slot, call_id)
         self.calls.append(slot)
         return slot
+
+    def identify(self, slot: CallSlot, call_id: str) -> None:
+        """The id of a call that is not announced yet; one longer than any client could send back is not kept."""
+        self.spend(call_id)
+        slot.sent_id = call_id
+        slot.id = call_id if len(call_id) <= MAX_ID_CHARS else ""
+
+    def name(self, slot: CallSlot, piece: str) -> None:
+        """More of a call's name."""
+        self.spend(piece)
+        slot.name += piece
 
     def arguments(self, slot: CallSlot, piece: str) -> None:
         """More of a call's arguments; the first piece announces the call, whose name is complete by then."""

@@ -14,6 +14,7 @@ import msgspec
 from hermes.agent.calls import CallOptions, ModelRequest, ToolDefinition
 from hermes.agent.sse import Event
 from hermes.agent.wire import (
+    ITEM_BYTES,
     CallSlot,
     Decoded,
     NotProtocol,
@@ -25,7 +26,9 @@ from hermes.agent.wire import (
     encoded_tools,
     fit_arguments,
     fit_name,
+    mapping,
     origin_of,
+    token_count,
     upstream_error,
 )
 from hermes.messages import Audio, Image, Message, Reasoning, Text, Usage
@@ -184,19 +187,15 @@ class _Chunk(msgspec.Struct):
 _chunk = msgspec.json.Decoder(_Chunk)
 
 
-def _count(value: Any) -> int:
-    return int(value) if isinstance(value, (int, float)) and value > 0 else 0
-
-
 def read_usage(usage: dict[str, Any]) -> Usage:
     """Usage under the names that providers use for it."""
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
+    prompt = mapping(usage.get("prompt_tokens_details"))
+    completion = mapping(usage.get("completion_tokens_details"))
     return Usage(
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(prompt.get("cached_tokens")) or _count(usage.get("prompt_cache_hit_tokens")),
-        reasoning_tokens=_count(completion.get("reasoning_tokens")),
+        input_tokens=token_count(usage.get("prompt_tokens")),
+        output_tokens=token_count(usage.get("completion_tokens")),
+        cached_tokens=token_count(prompt.get("cached_tokens")) or token_count(usage.get("prompt_cache_hit_tokens")),
+        reasoning_tokens=token_count(completion.get("reasoning_tokens")),
     )
 
 
@@ -292,15 +291,18 @@ class ChatDecoder:
         """Put together the fragments of a reasoning detail: those of one type and index belong together."""
         if not isinstance(detail, dict):
             return
-        self._builder.spend("".join(value for value in detail.values() if isinstance(value, str)))
+        grow = self._builder.grow
         last = self._details[-1] if self._details else None
         if last is None or any(last.get(key) != detail.get(key) for key in ("type", "index")):
+            grow(ITEM_BYTES + len(_encode(detail)))
             self._details.append(dict(detail))
             return
         for key, value in detail.items():
             if key in ("text", "summary", "data") and isinstance(value, str) and isinstance(last.get(key), str):
+                self._builder.spend(value)
                 last[key] += value
-            elif value is not None:
+            elif value is not None and value != last.get(key):
+                grow(len(_encode({key: value})))
                 last[key] = value
 
     def _call(self, call: _Call) -> None:
@@ -319,9 +321,9 @@ class ChatDecoder:
             at = call.index if call.index is not None else len(self._builder.calls) - 1
             self._slots[at] = slot
         elif call.id and not slot.sent_id and not slot.announced:
-            slot.sent_id = slot.id = call.id
+            self._builder.identify(slot, call.id)
         if function.name and not slot.announced and function.name != slot.name:
-            slot.name += function.name
+            self._builder.name(slot, function.name)
         arguments = function.arguments
         if isinstance(arguments, dict):
             arguments = _encode(arguments).decode()

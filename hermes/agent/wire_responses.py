@@ -24,7 +24,10 @@ from hermes.agent.wire import (
     encoded_tools,
     fit_arguments,
     fit_name,
+    mapping,
     origin_of,
+    sequence,
+    token_count,
     upstream_error,
 )
 from hermes.messages import Audio, Image, Message, Reasoning, Text, Usage
@@ -158,12 +161,12 @@ _FAILED = ("response.failed", "error", "response.error")
 
 def read_usage(usage: dict[str, Any]) -> Usage:
     """Usage as this protocol names it."""
-    read, written = usage.get("input_tokens_details") or {}, usage.get("output_tokens_details") or {}
+    read, written = mapping(usage.get("input_tokens_details")), mapping(usage.get("output_tokens_details"))
     return Usage(
-        input_tokens=usage.get("input_tokens") or 0,
-        output_tokens=usage.get("output_tokens") or 0,
-        cached_tokens=read.get("cached_tokens") or 0,
-        reasoning_tokens=written.get("reasoning_tokens") or 0,
+        input_tokens=token_count(usage.get("input_tokens")),
+        output_tokens=token_count(usage.get("output_tokens")),
+        cached_tokens=token_count(read.get("cached_tokens")),
+        reasoning_tokens=token_count(written.get("reasoning_tokens")),
     )
 
 
@@ -211,7 +214,7 @@ class ResponsesDecoder:
             if said.item is not None:
                 self._item(said.output_index or 0, said.item)
         elif kind in ("response.completed", "response.incomplete", "response.done"):
-            self._end(said.response or {}, data)
+            self._end(said.response or {})
         elif kind in _FAILED:
             error = said.error or (said.response or {}).get("error")
             raise upstream_error(error or {"message": said.message or "the response failed", "code": said.code})
@@ -229,7 +232,7 @@ class ResponsesDecoder:
         for index, item in enumerate(output):
             if isinstance(item, dict):
                 self._item(index, item)
-        self._end(document, body)
+        self._end(document)
 
     def _text(self, said: _Event, *, refusal: bool) -> None:
         if not isinstance(said.delta, str) or not said.delta:
@@ -252,7 +255,7 @@ class ResponsesDecoder:
         slot = self._slots.get(index)
         if slot is None:
             slot = self._slots[index] = self._builder.open_call(str(item.get("call_id") or item.get("id") or ""))
-            slot.name = str(item.get("name") or "")
+            self._builder.name(slot, str(item.get("name") or ""))
         return slot
 
     def _item(self, index: int, item: dict[str, Any]) -> None:
@@ -264,7 +267,7 @@ class ResponsesDecoder:
             if not slot.arguments and isinstance(arguments, str) and arguments:
                 self._builder.arguments(slot, arguments)
         elif kind == "message" and index not in self._texts:
-            for part in item.get("content") or ():
+            for part in sequence(item.get("content")):
                 words = part.get("text") or part.get("refusal") if isinstance(part, dict) else None
                 if isinstance(words, str) and words:
                     if part.get("refusal"):
@@ -275,7 +278,7 @@ class ResponsesDecoder:
 
     def _reasoning_item(self, index: int, item: dict[str, Any]) -> None:
         if index not in self._thoughts:
-            for part in (*(item.get("summary") or ()), *(item.get("content") or ())):
+            for part in (*sequence(item.get("summary")), *sequence(item.get("content"))):
                 if isinstance(part, dict) and isinstance(part.get("text"), str) and part["text"]:
                     self._reasoning(_Event(delta=part["text"], output_index=index, summary_index=id(part)))
         if not item.get("encrypted_content"):
@@ -286,16 +289,13 @@ class ResponsesDecoder:
         thoughts = "".join(self._thoughts.get(index, ()))
         self._builder.items.append(Reasoning(text=thoughts, item=msgspec.Raw(raw), endpoint=self._origin))
 
-    def _end(self, response: dict[str, Any], data: bytes) -> None:
+    def _end(self, response: dict[str, Any]) -> None:
         if response.get("status") == "failed" or response.get("error"):
             raise upstream_error(response.get("error") or {"message": "the response failed"})
         self._model = str(response.get("model") or self._model)
         if isinstance(response.get("usage"), dict):
-            try:
-                self._usage = read_usage(response["usage"])
-            except (TypeError, AttributeError):
-                raise NotProtocol("usage of an unknown shape", data) from None
-        reason = (response.get("incomplete_details") or {}).get("reason")
+            self._usage = read_usage(response["usage"])
+        reason = mapping(response.get("incomplete_details")).get("reason")
         if reason == "max_output_tokens":
             self._finish = "length"
         elif reason == "content_filter":

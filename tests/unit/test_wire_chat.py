@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -273,6 +274,46 @@ def test_a_reply_over_the_bound_is_refused_whatever_it_consists_of() -> None:
                   chunk({"content": "é" * 45}), chunk({"reasoning_details": [{"type": "t", "data": "x" * 90}]})):  # fmt: skip
         with pytest.raises(ReplyTooLarge):
             decode([event, event], max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [({"prompt_tokens": 10**30, "completion_tokens": 1e308}, (2**40, 2**40)), ({"prompt_tokens": -5, "completion_tokens": "7"}, (0, 0)),
+     ({"prompt_tokens": 1.9, "prompt_tokens_details": "x", "completion_tokens_details": [1]}, (1, 0)),
+     ({"prompt_tokens": None, "prompt_tokens_details": {"cached_tokens": {}}}, (0, 0))],
+)  # fmt: skip
+def test_usage_that_is_none_counts_as_nothing_and_too_much_is_cut(usage: Any, counted: tuple[int, int]) -> None:
+    reply, _ = decode([chunk({"content": "x"}, "stop", usage=usage)])
+    assert reply.usage == Usage(input_tokens=counted[0], output_tokens=counted[1])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [lambda n: part(0, "a", f"{n}" + "n" * 500), lambda n: part(n, f"{n}" + "i" * 500, "f"), lambda n: part(n, "", "f"),
+     lambda n: chunk({"reasoning_details": [{"type": "t", "index": n, "x": [0] * 200}]}),
+     lambda n: chunk({"reasoning_details": [{"type": "t", "index": n}]}),
+     lambda n: chunk({"reasoning_details": [{"type": "t", "index": 0, f"k{n}": [0] * 200}]})],
+)  # fmt: skip
+def test_whatever_a_reply_is_made_of_counts_against_its_bound(more: Callable[[int], Any]) -> None:
+    with pytest.raises(ReplyTooLarge):
+        decode([more(n) for n in range(2000)])
+
+
+def test_a_reply_has_no_more_than_a_thousand_calls() -> None:
+    with pytest.raises(ReplyTooLarge, match="1000 calls"):
+        decode([part(n, f"c{n}", "f", "{}") for n in range(1001)], max_bytes=10_000_000)
+
+
+def test_a_reasoning_detail_in_many_fragments_costs_only_its_words() -> None:
+    fragments = [chunk({"reasoning_details": [{"type": "t", "index": 0, "format": "f", "text": "ab"}]})] * 400
+    reply, _ = decode([*fragments, chunk({"content": "x"}, "stop")], max_bytes=1000)
+    assert isinstance(reply.message.parts[0], Reasoning)
+    assert json.loads(bytes(reply.message.parts[0].item or b""))[0]["text"] == "ab" * 400
+
+
+def test_an_id_that_no_client_could_send_back_is_replaced() -> None:
+    reply, _ = decode([part(0, "i" * 257, "f", "{}"), part(1, "i" * 256, "f", "{}"), END])
+    assert [call.id for call in reply.message.tool_calls] == ["made_0", "i" * 256]
 
 
 # --- requests

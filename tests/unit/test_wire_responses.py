@@ -251,3 +251,36 @@ def test_reasoning_goes_back_to_the_endpoint_that_made_it_and_to_no_other() -> N
 def test_a_reasoning_item_that_the_provider_did_not_seal_is_not_sent_back() -> None:
     reply, _ = decode(stream_of(Reply(text="a", reasoning="hm")))
     assert reply.message.parts == (Reasoning(text="hm"), Text("a"))
+
+
+@pytest.mark.parametrize(
+    "response",
+    [{"usage": {"input_tokens": "7", "output_tokens": -1}}, {"usage": {"input_tokens_details": "x", "output_tokens_details": 5}},
+     {"usage": 5}, {"incomplete_details": "x"}],
+)  # fmt: skip
+def test_an_end_of_odd_shapes_is_an_end(response: dict[str, Any]) -> None:
+    reply, _ = decode([{"type": "response.output_text.delta", "delta": "x"}, {**COMPLETED, "response": response}])
+    assert reply.message.text == "x"
+    assert reply.usage in (None, Usage())
+
+
+def test_more_tokens_than_there_can_be_are_cut() -> None:
+    usage = {"input_tokens": 10**30, "output_tokens": 1e308, "input_tokens_details": {"cached_tokens": 2**70}}
+    reply, _ = decode([{"type": "response.completed", "response": {"usage": usage}}])
+    assert reply.usage == Usage(input_tokens=2**40, output_tokens=2**40, cached_tokens=2**40)
+
+
+@pytest.mark.parametrize("kind", ["message", "reasoning"])
+def test_an_item_without_an_array_inside_is_an_empty_one(kind: str) -> None:
+    item = {"type": kind, "content": 5, "summary": 5}
+    reply, _ = decode([{"type": "response.output_item.done", "output_index": 0, "item": item}, COMPLETED])
+    assert reply.message.text == ""
+
+
+def test_names_and_ids_count_against_the_bound() -> None:
+    for item in ({"call_id": "c", "name": "n" * 500}, {"call_id": "i" * 500, "name": "n"}):
+        with pytest.raises(ReplyTooLarge):
+            decode(
+                [{"type": "response.output_item.added", "output_index": n, "item": {"type": "function_call", **item}}
+                 for n in range(300)]
+            )  # fmt: skip
