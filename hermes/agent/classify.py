@@ -240,7 +240,8 @@ def _status_error(exc: BaseException) -> Failure:
     elif isinstance(error, str):
         message = error
     headers = getattr(response, "headers", {})
-    return _by_status(status, words, message[:2000] or f"HTTP status {status}", headers)
+    message = message[:2000].encode("utf-8", "replace").decode()  # the SDK lets half surrogate pairs pass
+    return _by_status(status, words, message or f"HTTP status {status}", headers)
 
 
 _OVERFLOW = re.compile(

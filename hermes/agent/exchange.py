@@ -37,6 +37,9 @@ DRAIN_S = 0.5
 EVENT_MARGIN_BYTES = 4_194_304
 
 MAX_REQUEST_BYTES = 134_217_728
+# Pieces of an answer that are there already come without a wait; a server that sends single bytes must not starve the
+# others.
+CHUNKS_BETWEEN_CHECKPOINTS = 16
 
 FAILURES = (
     CallFailed,
@@ -114,10 +117,13 @@ class Exchange:
         whole: list[bytes] = []  # an answer in one JSON document, from servers that do not stream
         size = 0
         decoder = self.decoder
-        # We ask for uncompressed bytes; a server that compresses all the same costs a pass through the decompressor.
-        chunks = response.aiter_raw() if "content-encoding" not in response.headers else response.aiter_bytes()
+        received = 0
+        chunks = response.aiter_raw()  # decompressed already, where a server compresses although it was asked not to
         async with aclosing(chunks):
             async for chunk in chunks:
+                received += 1
+                if received % CHUNKS_BETWEEN_CHECKPOINTS == 0:
+                    await trio.lowlevel.checkpoint()
                 silence.deadline = trio.current_time() + (min(TAIL_S, stall_s) if decoder.complete else stall_s)
                 if not self._begun or whole:
                     if not self._begun and not chunk.strip():

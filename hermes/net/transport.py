@@ -1,4 +1,4 @@
-"""An httpx2 transport over httpcore2's pool and our backend: keepalive, proxies, bounded error bodies, and reaping."""
+"""An httpx2 transport over httpcore2's pool and our backend: keepalive, proxies, bounded bodies, and reaping."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import httpx2
 import trio
 
 from hermes.net.backend import NetBackend, SocksProxy
+from hermes.net.inflating import Inflating
 
 CLOSE_S = 2.0
 MAX_ERROR_BODY_BYTES = 262_144
@@ -49,12 +50,13 @@ def _translated(exc: Exception) -> Exception:
 
 
 class _Body(httpx2.AsyncByteStream):
-    """A response's body: httpcore2's errors as httpx2's; the body of an error status is cut at a bound."""
+    """A response's body: decompressed, httpcore2's errors as httpx2's; the body of an error status is cut at a bound."""
 
     def __init__(self, content: AsyncIterable[bytes], limit: int | None) -> None:
         self._content: Any = content
         self._chunks: Any = None
         self._left = limit
+        self.inflating: Inflating | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         self._chunks = self._content.__aiter__()
@@ -63,13 +65,28 @@ class _Body(httpx2.AsyncByteStream):
     async def __anext__(self) -> bytes:
         if self._left is not None and self._left <= 0:
             raise StopAsyncIteration
-        try:
-            chunk: bytes = await self._chunks.__anext__()
-        except _CAUGHT as exc:
-            raise _translated(exc) from exc
+        chunk = await (self._next() if self.inflating is None else self._inflated(self.inflating))
         if self._left is not None:
             self._left -= len(chunk)
         return chunk
+
+    async def _next(self) -> bytes:
+        try:
+            return cast("bytes", await self._chunks.__anext__())
+        except _CAUGHT as exc:
+            raise _translated(exc) from exc
+
+    async def _inflated(self, inflating: Inflating) -> bytes:
+        """The next piece; many of them may come out of one that was received."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                piece = inflating.take()
+            except ValueError as exc:
+                raise httpx2.DecodingError(str(exc)) from None
+            if piece:
+                return piece
+            inflating.feed(await self._next())
 
     async def aclose(self) -> None:
         if self._chunks is not None:
@@ -102,6 +119,17 @@ def check_urls(base_url: str, proxy: str | None) -> None:
     _ = parts.port  # raises ValueError for what is no port
     if proxy:
         _proxy_parts(proxy)
+
+
+def _inflating(headers: httpx2.Headers) -> Inflating | None:
+    """What undoes a response's Content-Encoding, which is taken out of the headers; None if it has none."""
+    coding = headers.pop("content-encoding", "identity").strip().lower()
+    if coding in ("", "identity"):
+        return None
+    try:
+        return Inflating(coding)
+    except ValueError as exc:
+        raise httpx2.DecodingError(str(exc)) from None
 
 
 class NetTransport(httpx2.AsyncBaseTransport):
@@ -147,10 +175,18 @@ class NetTransport(httpx2.AsyncBaseTransport):
         except _CAUGHT as exc:
             raise _translated(exc) from exc
         limit = MAX_ERROR_BODY_BYTES if answer.status >= 300 else None
+        headers = httpx2.Headers(answer.headers)
+        stream = _Body(cast("AsyncIterable[bytes]", answer.stream), limit)
+        try:
+            stream.inflating = _inflating(headers)
+        except httpx2.DecodingError:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+                await stream.aclose()
+            raise
         return httpx2.Response(
             status_code=answer.status,
-            headers=answer.headers,
-            stream=_Body(cast("AsyncIterable[bytes]", answer.stream), limit),
+            headers=headers,
+            stream=stream,
             extensions=answer.extensions,
         )
 
