@@ -74,7 +74,7 @@ class Current:
             config = self._fit(await trio.to_thread.run_sync(reload_config, self._options))
         except ConfigError as error:
             self.error = str(error)
-            log.error("config.refused", error=error)
+            log.error("config.refused", problems=str(error))
             return False
         self.error = None
         self.changed = diff_config(self.config, config)

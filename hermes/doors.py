@@ -20,6 +20,7 @@ from hermes.sessions import Sessions
 from hermes.settings import Config, HttpConfig
 from hermes.stopping import Stop
 from hermes.store import Store
+from hermes.store.recovery import Recovered
 
 log = get_log(__name__)
 
@@ -118,6 +119,13 @@ def mounted(
         stop.request(
             "an error", current.config.shutdown.total_s, exit_code=1
         )  # the first request counts: only without one
+
+
+def log_start(addresses: tuple[tuple[str, int], ...], mode: str, left: Recovered) -> None:
+    """Note in the log that the gateway serves, and what the last process had left."""
+    if left.turns_cut:
+        log.warning("store.recovered", cut=left.turns_cut, interrupted=left.rows_interrupted, resumed=left.rows_resumed)
+    log.info("gateway.serving", addresses=" ".join(f"{host}:{port}" for host, port in addresses), mode=mode)
 
 
 def announce_start(

@@ -16,7 +16,7 @@ from hermes.agents import Agents
 from hermes.background import open_background
 from hermes.capacity import fit
 from hermes.current import Current
-from hermes.doors import announce_start, mounted, open_listener
+from hermes.doors import announce_start, log_start, mounted, open_listener
 from hermes.gateway_options import ServeOptions
 from hermes.health import Health
 from hermes.home import Home
@@ -45,11 +45,13 @@ class Gateway:
         stop: to ask for its end.
         addresses: where it listens over TCP; empty when embedded.
         home: whose control socket answers.
+        turning: how many turns run now.
     """
 
     stop: Stop
     addresses: tuple[tuple[str, int], ...]
     home: Home
+    turning: Callable[[], int]
 
 
 async def run_gateway(config: Config, *, options: ServeOptions, announce: Announce = print) -> int:
@@ -62,7 +64,10 @@ async def run_gateway(config: Config, *, options: ServeOptions, announce: Announ
     try:
         async with open_gateway(config, options=options, mode="gateway", announce=announce) as gateway:
             await gateway.stop.wait()
-            log.info("gateway.stopping", reason=gateway.stop.reason)
+            turning = gateway.turning()
+            log.info("gateway.stopping", reason=gateway.stop.reason, turns=turning)
+            if turning:
+                announce(f"Stopping: {turning} turns are being finished; another signal cuts them")
     except StoppedInStart:
         return 0  # as was asked
     return gateway.stop.exit_code
@@ -108,9 +113,10 @@ async def open_gateway(
         health.watch(store, server, sessions, door)
         with mounted(services, sessions, health, current, stop, instance), sessions.admitting():
             addresses = tuple((str(host), port) for host, port in server.addresses if port is not None)
+            log_start(addresses, mode, store.recovered)
             announce_start(announce, current.config, addresses, services.new_key, mode)
             health.serving()
             stop.serving = True
-            yield Gateway(stop=stop, addresses=addresses, home=home)
+            yield Gateway(stop=stop, addresses=addresses, home=home, turning=lambda: sessions.statistics().turning)
     if not stop.serving:
         raise StoppedInStart("stopped before the start was over")
