@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -45,6 +46,18 @@ def test_values_are_counted_outside_of_strings(value: Any) -> None:
 @given(st.binary(max_size=40).map(lambda each: each.replace(b"\xff", b'"').replace(b"\xfe", b"\\")))
 def test_counting_ends_and_a_refusal_is_a_400_whatever_the_bytes(body: bytes) -> None:
     assert _values(body) <= len(body)
+
+
+def test_values_beyond_the_bound_are_neither_counted_nor_collected() -> None:
+    body = b'{"x":[' + b"1," * 1_000_000 + b"1]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError, match="more than 100000 values"):
+            decode_object(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body)
     status = 200
     try:
         decode_object(body)
