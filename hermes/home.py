@@ -94,7 +94,13 @@ class Home:
         """
         if os.path.lexists(self.path / "state.db"):
             raise ConfigError(Problem("home", f"{self.path} belongs to hermes-agent (it has a state.db); {ANOTHER}"))
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            about = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise ConfigError(Problem("home", f"cannot be used: {error.strerror}; {ANOTHER}")) from None
+        if not stat.S_ISDIR(about.st_mode):
             raise ConfigError(Problem("home", f"{self.path} is not a directory; {ANOTHER}"))
 
 
@@ -177,7 +183,8 @@ def ensure_api_key(home: Home) -> ApiKey:
     try:
         if not path.exists():
             made = _create(path, secrets.token_urlsafe(KEY_BYTES).encode() + b"\n")
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would be waited for
+        descriptor = os.open(path, flags)
         with os.fdopen(descriptor, "rb") as file:
             if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
                 os.fchmod(descriptor, 0o600)

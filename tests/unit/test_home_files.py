@@ -41,6 +41,8 @@ def test_what_is_no_home(tmp_path: Path) -> None:
         make_home(Home(tmp_path / "file"))
     with pytest.raises(ConfigError, match="below cannot be created or written: Not a directory"):
         make_home(Home(tmp_path / "file" / "below"))
+    with pytest.raises(ConfigError, match="cannot be used: File name too long"):
+        make_home(Home(tmp_path / ("n" * 300)))
     (tmp_path / "state.db").touch()
     with pytest.raises(ConfigError, match="hermes-agent"):
         make_home(Home(tmp_path))
@@ -91,6 +93,12 @@ def test_the_key_file_is_never_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("k" * 40)
     (tmp_path / "api_key").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="api_key"):
+        ensure_api_key(Home(tmp_path))
+
+
+def test_a_key_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "api_key")
+    with pytest.raises(ConfigError, match="api_key: holds no key"):
         ensure_api_key(Home(tmp_path))
 
 
