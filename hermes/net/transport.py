@@ -121,9 +121,10 @@ def check_urls(base_url: str, proxy: str | None) -> None:
         _proxy_parts(proxy)
 
 
-def _inflating(headers: httpx2.Headers) -> Inflating | None:
-    """What undoes a response's Content-Encoding, which is taken out of the headers; None if it has none."""
-    coding = headers.pop("content-encoding", "identity").strip().lower()
+def _inflating(headers: list[tuple[bytes, bytes]]) -> Inflating | None:
+    """What undoes a response's Content-Encoding; None if it has none."""
+    codings = [value.strip().lower() for name, value in headers if name.lower() == b"content-encoding"]
+    coding = b", ".join(codings).decode("latin-1")
     if coding in ("", "identity"):
         return None
     try:
@@ -175,7 +176,7 @@ class NetTransport(httpx2.AsyncBaseTransport):
         except _CAUGHT as exc:
             raise _translated(exc) from exc
         limit = MAX_ERROR_BODY_BYTES if answer.status >= 300 else None
-        headers = httpx2.Headers(answer.headers)
+        headers = answer.headers
         stream = _Body(cast("AsyncIterable[bytes]", answer.stream), limit)
         try:
             stream.inflating = _inflating(headers)
@@ -183,6 +184,8 @@ class NetTransport(httpx2.AsyncBaseTransport):
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
                 await stream.aclose()
             raise
+        if stream.inflating is not None:  # it is undone here, so nobody else is to try
+            headers = [(name, value) for name, value in headers if name.lower() != b"content-encoding"]
         return httpx2.Response(
             status_code=answer.status,
             headers=headers,
