@@ -475,6 +475,25 @@ def items_of(text: str) -> list[dict[str, Any]]:
     return [each["item"] for each in events_of(text) if each["type"] == "response.output_item.done"]
 
 
+async def test_chat_completions_go_on_in_the_session_that_a_conversation_named(tmp_path: Path) -> None:
+    door = ScriptedDoor([Say(text="first"), Say(calls=[CALL]), Say(text="sunny")])
+    async with open_api(tmp_path, door) as api:
+
+        async def complete(*messages: dict[str, Any]) -> httpx2.Response:
+            function = {name: value for name, value in WEATHER.items() if name != "type"}
+            body = {"model": "hermes", "messages": messages, "tools": [{"type": "function", "function": function}]}
+            return await api.client.post("/v1/chat/completions", json=body, headers={"X-Hermes-Session-Id": session})
+
+        made = await api.client.post("/v1/responses", json={"input": "one", "conversation": "c"})
+        session = made.headers["x-hermes-session-id"]
+        called = await complete({"role": "user", "content": "two"})
+        assert called.json()["choices"][0]["message"]["tool_calls"][0]["id"] == CALL.id
+        assert called.headers["x-hermes-session-id"] == session
+        last = await complete({"role": "tool", "tool_call_id": CALL.id, "content": "21 degrees"})
+        assert last.json()["choices"][0]["message"]["content"] == "sunny"
+    assert heard(door)[:3] == [("user", "one"), ("assistant", "first"), ("user", "two")]
+
+
 async def test_a_repeat_of_results_for_a_conversation_is_replayed(tmp_path: Path) -> None:
     door = ScriptedDoor([Say(calls=[CALL]), Say(text="fine")])
     async with official(tmp_path, door) as (api, _):

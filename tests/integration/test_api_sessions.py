@@ -179,6 +179,11 @@ async def test_an_ended_session_is_closed_to_turns(tmp_path: Path) -> None:
         ):
             refused = await api.client.post(path, json=body)
             assert (refused.status_code, refused.json()["error"]["code"]) == (409, "session_ended")
+        spoken = {"messages": [{"role": "user", "content": "x"}], "model": "hermes"}
+        answered = {"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}], "model": "hermes"}
+        for body in (spoken, answered):
+            refused = await api.client.post("/v1/chat/completions", json=body, headers={"X-Hermes-Session-Id": "desk"})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "session_ended")
         assert len(await messages(api, "desk")) == 2
         fork = (await api.client.post("/api/sessions/desk/fork", json={})).json()
         answer = await chat(api, fork["id"], "two")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
 from starlette.routing import Route
 
+from hermes.errors import RequestError
 from hermes.feed import Feed
 from hermes.http.api.answers import Answer, failure_answer, json_answer
+from hermes.http.api.asking import mailbox
 from hermes.http.api.chat_answer import ChunkWriter, completion
 from hermes.http.api.chat_messages import Conversation
 from hermes.http.api.chat_request import ChatRequest, read_chat
@@ -22,6 +27,7 @@ from hermes.ids import new_id
 from hermes.intake import Intake, Payload, TurnEnd
 from hermes.sessions import Sessions
 from hermes.store import Store
+from hermes.store.rows import Accepted
 
 PATH = "/v1/chat/completions"
 SOURCE = "chat.completions"
@@ -48,7 +54,7 @@ class _Chat:
         if intake.idempotency is None:  # with a key this may be a repeat, whose results the session has got already
             await _check_results(asked.conversation, named, store, sessions)
         request.name_session(intake.session_key)
-        async with sessions.attend(intake) as (feed, accepted):
+        async with _attended(sessions, store, intake, named) as (feed, accepted):
             request.name_session(accepted.session_id)
             if not accepted.fresh:
                 request.extra[REPLAYED] = b"true"
@@ -68,6 +74,28 @@ class _Chat:
             opening=writer.opening,
             refuse=_refusal,
         )
+
+
+@asynccontextmanager
+async def _attended(
+    sessions: Sessions, store: Store, intake: Intake, named: str | None
+) -> AsyncIterator[tuple[Feed, Accepted]]:
+    """Commit the request in the session that it names.
+
+    Nearly every session's id is its mailbox's key, so that is tried first: one look into the store less for each
+    request. A session with a mailbox of another name, such as a conversation's, and one that was ended, are in the way
+    of that, and are looked up then.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            attended = await stack.enter_async_context(sessions.attend(intake))
+        except RequestError as error:
+            if named is None or error.code != "session_exists":
+                raise
+            key, _ = await mailbox(store, named)
+            there = msgspec.structs.replace(intake, session_key=key, session_id=named, existing=True, prefix=())
+            attended = await stack.enter_async_context(sessions.attend(there))
+        yield attended
 
 
 def _whole(end: TurnEnd, model: str) -> Answer:
@@ -117,7 +145,8 @@ async def _check_results(conversation: Conversation, named: str | None, store: S
     if not results:
         return
     unknown = functools.partial(wrong_value, "messages", code="unknown_tool_call")
-    session, awaited = await store.sessions.opened(named) if named is not None else (None, frozenset())
+    key = (await mailbox(store, named))[0] if named is not None else ""
+    session, awaited = await store.sessions.opened(key) if key else (None, frozenset())
     if session is None or not (session.messages or session.has_prefix):
         if conversation.loose:
             raise unknown("hold the result of a call that is not in them")
