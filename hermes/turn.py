@@ -150,7 +150,7 @@ class Turn:
             except UNFIT as error:  # what was said cannot be stored: the turn ends without it
                 self.parted = True
                 how = decide(
-                    self.claim, ended=None, failure=_failed(error, context), cut=None, shown="", events=(), usage=self._usage
+                    self.claim, ended=None, failure=_failed(error, context), cut=None, shown="", events=(), usage=Usage()
                 )  # fmt: skip
                 end, added = await _write_end(how, store, context)
             self._remember(history, added)
