@@ -53,6 +53,7 @@ class Terminal:
         self._buffer = bytearray()
         self._waiting = trio.Event()
         self._written = trio.Event()
+        self._writing = False
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
@@ -73,13 +74,21 @@ class Terminal:
             await self._waiting.wait()
             data, self._buffer = bytes(self._buffer), bytearray()
             self._waiting = trio.Event()
+            self._writing = True
             try:
                 await trio.to_thread.run_sync(_write_all, data, abandon_on_cancel=True)
             except OSError:
                 everything.cancel("nobody reads any more")
                 return
-            self._written.set()
-            self._written = trio.Event()
+            finally:
+                self._writing = False
+                self._written.set()
+                self._written = trio.Event()
+
+    async def settled(self) -> None:
+        """Wait until nothing is being written; what comes after it is written behind it."""
+        while self._writing:
+            await self._written.wait()
 
     def write_last(self) -> None:
         """Write what is left; for the end."""
@@ -179,6 +188,7 @@ async def open_terminal(environ: Mapping[str, str]) -> AsyncIterator[Terminal]:
                 yield terminal
             finally:
                 with trio.move_on_after(LAST_WORDS_S, shield=True):
+                    await terminal.settled()
                     await trio.to_thread.run_sync(terminal.write_last, abandon_on_cancel=True)
                 nursery.cancel_scope.cancel("over")
 
