@@ -85,6 +85,7 @@ class Promises:
     said: list[tuple[str, str, str]] = field(default_factory=list)  # (session, nonce, answer) of stored sessions
     runs: dict[str, str] = field(default_factory=dict)  # run -> nonce
     stopped_runs: set[str] = field(default_factory=set)
+    stopped_sessions: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     keyed: dict[str, tuple[str, set[str]]] = field(default_factory=dict)  # key -> (job, answers)
     responses: dict[str, str] = field(default_factory=dict)
@@ -210,9 +211,9 @@ class Client:
 
     async def stop(self) -> None:
         session = self.rng.choice(SESSIONS)
+        self.promises.stopped_sessions.add(session)  # any run may have been waiting in it
         answer = await self.gateway.client.post(f"/api/sessions/{session}/stop")
         assert answer.status_code in (200, 404, 503)
-        self.promises.stopped_runs.update(self.promises.runs)  # any of them may have been waiting in it
 
     async def delete(self) -> None:
         session = f"gone-{self.job()[0]}"
@@ -391,7 +392,8 @@ async def settle_up(day: Day, upstream: FakeModel) -> None:
             if shown["status"] == "completed":
                 assert shown["output"].startswith(f"answer:{nonce}:")
             else:
-                stopped = shown["status"] == "cancelled" and run in promises.stopped_runs
+                asked = run in promises.stopped_runs or shown["session_id"] in promises.stopped_sessions
+                stopped = shown["status"] == "cancelled" and asked
                 assert stopped or "three times" in shown["error"]["message"], shown
         texts = {session: await transcript(gateway, session) for session in {each for each, _, _ in promises.said}}
         for session, nonce, answer in promises.said:

@@ -156,7 +156,7 @@ def run_object(run: RunRow) -> dict[str, Any]:
         if failure is not None:
             error = error_object(failure.message, failure.kind, failure.code)["error"]
         else:
-            error = error_object(run.reason or run.state, "server_error", run.state)["error"]
+            error = error_object(_why(run), "server_error", run.state)["error"]
     message = end.message if end is not None else None
     return {
         "run_id": run.event_id, "object": "run", "session_id": run.session_id, "status": status,
@@ -173,3 +173,10 @@ def _status(run: RunRow) -> str:
     if run.state == "answered":
         return "completed" if run.turn_state in ("done", None) else "failed"
     return _STATUS.get(run.state, "failed")
+
+
+def _why(run: RunRow) -> str:
+    """Why a run ended without a turn of its own, in words."""
+    if run.state == "stopped":
+        return "stopped before it began"
+    return run.reason or run.state
