@@ -289,7 +289,7 @@ async def test_a_signal_writes_the_scope_tree_to_the_log(tmp_path: Path) -> None
     async with open_gateway_process(tmp_path / "home") as gateway:
         assert "open_sessions" not in gateway.log
         gateway.process.send_signal(signal.SIGUSR1)
-        await until(lambda: "gateway.py" in gateway.log and "sessions.py" in gateway.log, "the tree is in the log")
+        await until(lambda: "Sessions.sweep" in gateway.log and "Server._accept" in gateway.log, "the tree is there")
         tree = (await gateway.client.get("/api/lifetimes")).json()
         assert tree["living"] > 5
 
