@@ -69,7 +69,7 @@ async def test_a_durable_turn_beside_bare_relays(bench: Any, record: Record, at_
 
 @pytest.mark.wall_clock_s(600)
 async def test_a_long_history_costs_little_more(bench: Any, record: Record) -> None:
-    count = 60 if bench.full else 10
+    count = 20 if bench.full else 10  # as many as stay live within sessions.max_live_bytes
     upstream = bench.upstream()
     gateway = bench.gateway(upstream)
     await prepare(bench, gateway, count, 1000)
