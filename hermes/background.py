@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -65,8 +64,6 @@ async def _warm_up(store: Store, door: ModelParts) -> None:
     """After the listener is ready: load the model library off the loop, then look at a database that was not closed."""
     await trio.sleep(WARM_AFTER_S)
     await door.warm()
-    # What is loaded now stays: without this each full collection would walk all of it on the loop (50 ms and more).
-    gc.freeze()
     while store.database.unclean:
         try:
             await store.database.quick_check()

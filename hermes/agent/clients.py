@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import trio
 
+from hermes.loading import loading
 from hermes.net import (
     HTTP_ERRORS,
     HttpResponse,
@@ -88,6 +89,7 @@ class ModelClient:
         self.idle_since = 0.0
         self.retired = False
         self.closing = False
+        self._base_url = str(sdk.base_url).rstrip("/")  # the SDK would join it anew for each request
         self._stream_class: type[Any] = openai.AsyncStream[object]
         self._errors: tuple[type[Exception], ...] = (openai.OpenAIError, *HTTP_ERRORS)
         # Without a key no Authorization header is sent; the SDK wants that said for each request.
@@ -110,7 +112,7 @@ class ModelClient:
         try:
             # Asked for as a response, the SDK hands it out unread and spares its own stream object (0.24 ms).
             response: httpx2.Response = await self.sdk.post(
-                path,
+                self._base_url + path,
                 content=body,
                 cast_to=HttpResponse,
                 options=cast("Any", self._options),
@@ -125,6 +127,11 @@ class ModelClient:
                         await close_quietly("a model's response", response.aclose)
         except self._errors as exc:
             raise CallFailed(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _load_sdk() -> Any:
+    with loading():
+        return importlib.import_module("openai")
 
 
 class _Waiter:
@@ -167,7 +174,7 @@ class ModelClients:
             return
         async with self._loading:
             if self._openai is None:
-                self._openai = await trio.to_thread.run_sync(importlib.import_module, "openai")
+                self._openai = await trio.to_thread.run_sync(_load_sdk)
             self._tls = await self._network.tls()
 
     @asynccontextmanager

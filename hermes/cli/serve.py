@@ -13,6 +13,7 @@ from hermes.cli.running import add_home, run_trio
 from hermes.config import reload_config
 from hermes.gateway_options import Overrides, ServeOptions
 from hermes.home import Home
+from hermes.loading import loading
 from hermes.settings import Config
 
 
@@ -32,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve; returns the exit code."""
     options = options_of(arguments)
     config = reload_config(options)
-    from hermes.gateway import run_gateway
+    with loading():
+        from hermes.gateway import run_gateway
 
     _redact_crashes(config)
     if options.replace:
