@@ -19,6 +19,7 @@ import trio
 DEFAULT_GUARD_S = 30.0
 FULL = os.environ.get("HERMES_FULL") == "1"
 SEED = int(os.environ.get("HERMES_TEST_SEED") or random.SystemRandom().randrange(2**31))
+os.environ["HERMES_TEST_SEED"] = str(SEED)  # the workers that this process starts choose alike
 
 # A busy machine must not fail a property: no deadline for an example, no complaint about slow ones.
 hypothesis.settings.register_profile(
