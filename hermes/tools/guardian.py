@@ -41,6 +41,17 @@ def prctl(option: int, value: int) -> bool:
     return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
 
 
+def default_signals() -> None:
+    """Give every signal its default effect.
+
+    exec(2) undoes handlers but keeps what is ignored: by Python (PIPE, XFSZ) and by whoever started the gateway (HUP
+    under nohup, INT and QUIT in the background of a script). A command that inherits that cannot be interrupted.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+
+
 def run_command(directory: int, shell: str, command: str) -> int:
     """Start the command in a session of its own; the id of its process, which is also its group's."""
     guardian = os.getpid()
@@ -51,8 +62,7 @@ def run_command(directory: int, shell: str, command: str) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return child
     try:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        default_signals()
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         prctl(

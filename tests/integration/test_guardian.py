@@ -125,8 +125,16 @@ def test_a_term_to_the_guardian_itself_ends_the_command(started: list[Started], 
     assert one.report()[:2] == ["-", "15"]
 
 
-def test_the_command_has_default_signals_and_few_descriptors(started: list[Started], tmp_path: Path) -> None:
-    one = run(started, "grep -E 'Sig(Ign|Blk)' /proc/self/status; ls /proc/self/fd | tr '\\n' ' '; echo", tmp_path)
+@pytest.mark.parametrize("ignored_by_the_starter", [(), (signal.SIGHUP,), (signal.SIGINT, signal.SIGQUIT)])
+def test_the_command_has_default_signals_and_few_descriptors(
+    started: list[Started], tmp_path: Path, ignored_by_the_starter: tuple[signal.Signals, ...]
+) -> None:
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in ignored_by_the_starter]
+    try:
+        one = run(started, "grep -E 'Sig(Ign|Blk)' /proc/self/status; ls /proc/self/fd | tr '\\n' ' '; echo", tmp_path)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
     blocked, ignored, descriptors = one.line().split(), one.line().split(), one.line().split()
     assert (int(blocked[1], 16), int(ignored[1], 16)) == (0, 0)
     assert descriptors == [b"0", b"1", b"2", b"3"]  # the last is of the listing
