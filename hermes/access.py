@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from hermes.decode import Findings, Rule, Wrong, choice, kind_of, read_keys, texts, whole
+from hermes.decode import Findings, Rule, Wrong, choice, flag, kind_of, read_keys, texts, whole
 from hermes.events import InboundEvent, Person
 
 Ids = frozenset[str]
@@ -161,31 +161,20 @@ def _ids() -> Rule:
     return Rule(read, inner.says)
 
 
-def _flag() -> Rule:
-    def read(value: object) -> bool:
-        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "1", "0"):
-            return value.lower() in ("true", "yes", "1")
-        if not isinstance(value, bool):
-            raise Wrong(f"must be true or false, and is {kind_of(value)}")
-        return value
-
-    return Rule(read, "true or false")
-
-
 RULES: Mapping[str, Rule] = {
     "allowed_users": _ids(),
     "dm_policy": choice("pair", "allowlist", "open", "ignore"),
     "group_policy": choice("allowlist", "chats", "open", "ignore"),
     "allowed_chats": _ids(),
     "ignored_chats": _ids(),
-    "require_mention": _flag(),
+    "require_mention": flag(),
     "free_response_chats": _ids(),
     "context_messages": whole(0, 1000),
     "admins": _ids(),
-    "admin_tools": _flag(),
+    "admin_tools": flag(),
     "allow_bots": _ids(),
-    "group_sessions_per_user": _flag(),
-    "thread_sessions_per_user": _flag(),
+    "group_sessions_per_user": flag(),
+    "thread_sessions_per_user": flag(),
     "busy": choice("queue", "interrupt", "steer"),
 }
 assert {field.name for field in fields(AccessPolicy)} == RULES.keys()

