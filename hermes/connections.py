@@ -227,12 +227,13 @@ class Connections:
                 found.generation.interrupt()
 
     def _down(self, account: str) -> AccountDown:
-        record = self.table.get(account)
-        found = self._accounts.get(account)
+        if self._closing:
+            return AccountDown(account, "stopping")
+        record, found = self.table.get(account), self._accounts.get(account)
         if record is None or found is None or found.removed:
             return AccountDown(account, "removed", "it is not configured")
         status = record.status(trio.current_time())
-        return AccountDown(account, "stopping" if self._closing else status.state, status.reason)
+        return AccountDown(account, status.state, status.reason)
 
     # The supervisor of one account.
 

@@ -187,7 +187,8 @@ class Generation:
         while self.ending is None and self._failure is None:
             gate = self._parts.gate()
             if gate is None:
-                await self._pause(math.inf)
+                with trio.CancelScope() as self._step:
+                    await trio.sleep_forever()
                 continue
             end = await self._receive(gate)
             if end.failure is None:
