@@ -123,6 +123,9 @@ class Generation:
             self.ending = why
         if self._entered_at is None:
             self._attempt.cancel(why)
+        elif self.leases.open:
+            self.leases.open = False
+            self._record.stopping(trio.current_time(), why)
         self.interrupt()
 
     def interrupt(self) -> None:
@@ -262,6 +265,7 @@ class Generation:
         """Somebody who sends was told that the account itself is refused."""
         if self._failure is None:
             self._failure = failure
+            self.leases.open = False
             self.interrupt()
 
     async def _watch(self) -> None:
