@@ -252,8 +252,8 @@ def _behind(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
         seen.add(id(each))
         yield each, raised
         context = each.__context__
-        if each.__suppress_context__ and isinstance(context, PlatformError) and context is not each.__cause__:
+        if each.__suppress_context__ and each.__cause__ is None and isinstance(context, PlatformError):
             context = None  # replaced on purpose
         waiting.extendleft((other, False) for other in (each.__cause__, context) if other is not None)
         if isinstance(each, BaseExceptionGroup):
-            (waiting.extend if raised else waiting.extendleft)((other, raised) for other in each.exceptions)
+            (waiting.extend if raised else waiting.extendleft)((other, raised) for other in reversed(each.exceptions))
