@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes.accounts import MAX_PATHS, AccountRecord, AccountTable, Promises, State, all_required_work
-from hermes.backoff import Failure, Park, Retry
+from hermes.backoff import BUGS_MOST, BUGS_WINDOW_S, FINALITY, Failure, Kind, Park, Retry
+from hermes.connections import STARTS_AT_ONCE
+from hermes.generation import CLOSE_S, RECEIVE_TRIES
+from hermes.leases import CUT_S
 
 AWAY = Failure(kind="unavailable", reason="no answer")
 
@@ -62,7 +67,7 @@ def test_each_state_has_words_and_knows_since_when() -> None:
     assert note(one, 95) == ("parked(bug)", 5)
     one.begin_anew(100, enabled=False)
     assert note(one, 100) == ("disabled", 0)
-    assert set(seen) == set(State.__args__)  # type: ignore[attr-defined]
+    assert set(seen) == set(get_args(State))
     assert seen["retrying"] == "not connected, trying again: no answer; next attempt in 25 s"
     assert seen["degraded"] == "connected, but receiving fails: no answer"
     assert seen["parked(bug)"].endswith("KeyError; next attempt in 595 s")
@@ -168,3 +173,11 @@ def test_a_record_holds_a_bounded_number_of_paths(paths: list[str]) -> None:
         one.heard(path, 11)
     one.sent(12)
     assert len(one.status(12).progress_s) <= MAX_PATHS + 3
+
+
+def test_the_page_about_supervision_has_every_kind_and_state_in_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "supervision.md").read_text(encoding="utf-8")
+    first_cells = [line.split("|")[1].strip().strip("`") for line in page.splitlines() if line.startswith("| `")]
+    assert first_cells == [*FINALITY, *get_args(State)]
+    assert set(FINALITY) == set(get_args(Kind))
+    assert (BUGS_MOST, BUGS_WINDOW_S, CLOSE_S, CUT_S, RECEIVE_TRIES, STARTS_AT_ONCE) == (5, 600, 10, 5, 3, 4)
