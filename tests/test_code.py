@@ -24,6 +24,7 @@ MOST_METHODS_OF_A_PROTOCOL = 7
 BOUNDARIES = {
     ("hermes/turn.py", "Turn.run"): "turn",
     ("hermes/toolset.py", "run_tool"): "tool call",
+    ("hermes/containment.py", "contained"): "supervised account",
     ("hermes/http/api/app.py", "Api.__call__"): "HTTP request",
     ("hermes/http/listener/connection.py", "Connection._exchange_with"): "HTTP request",
     ("hermes/discovery.py", "_loader.checked"): "plugin hook",
