@@ -315,8 +315,9 @@ class OutboxTable(_Tables):
     async def keep_up(self, accounts: Collection[str] | None) -> int:
         """Hold what is too old, and what waits for accounts other than these (None = all are there). Returns how much."""
 
+        now = self._clock()
+
         def both(con: sqlite3.Connection) -> int:
-            now = self._clock()
             held = outbox_upkeep.expire(con, now - self._config.delivery.expire_s, now)
             return held + (outbox_upkeep.hold_removed(con, accounts, now) if accounts is not None else 0)
 

@@ -52,7 +52,7 @@ def open_live(
     place = addresses.reserve(con, address, 1, now)
     if place.gone is not None:
         return None
-    key = outbox.new_key(now, 0)
+    key = outbox.new_key(now, place.first)
     ((row,),) = con.execute(
         "INSERT INTO outbox (key, account, chat, thread, seq, source, turn_id, content, reply, state, boot_id, tried_at,"
         " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'live', ?, ?, ?) RETURNING id",

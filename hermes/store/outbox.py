@@ -148,9 +148,9 @@ class Advance:
     held: tuple[str, ...] = ()
 
 
-def new_key(now: float, position: int) -> str:
-    """A name for a part: its time, its place among those added with it, randomness; 23 of `[a-z0-9]`, in order of time."""
-    return _base36(int(now * 1000), 9) + _base36(position, 2) + "".join(secrets.choice(_DIGITS) for _ in range(12))
+def new_key(now: float, number: int) -> str:
+    """A name for a part: its time, its number at its address, randomness; 23 of `[a-z0-9]`, in order of time."""
+    return _base36(int(now * 1000), 9) + _base36(number, 2) + "".join(secrets.choice(_DIGITS) for _ in range(12))
 
 
 def _base36(number: int, width: int) -> str:
@@ -185,7 +185,7 @@ def add(
         return Added(address=address, keys=())
     place = addresses.reserve(con, address, len(parts), now)
     state = "pending" if place.gone is None else "rejected"
-    keys = tuple(new_key(now, position) for position in range(len(parts)))
+    keys = tuple(new_key(now, place.first + number) for number in range(len(parts)))
     con.executemany(
         "INSERT INTO outbox (key, account, chat, thread, seq, source, turn_id, content, reply, state, reason, created_at,"
         " finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
