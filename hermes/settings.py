@@ -181,6 +181,9 @@ class DeliveryConfig:
     ambiguous: Literal["resend_marked", "hold"] = "resend_marked"
     edit_interval_s: float = 1.0
     expire_s: float = 86_400.0
+    backoff_base_s: float = 1.0
+    backoff_max_s: float = 60.0
+    sweep_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

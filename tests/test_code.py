@@ -28,6 +28,9 @@ BOUNDARIES = {
     ("hermes/http/api/app.py", "Api.__call__"): "HTTP request",
     ("hermes/http/listener/connection.py", "Connection._exchange_with"): "HTTP request",
     ("hermes/discovery.py", "_loader.checked"): "plugin hook",
+    ("hermes/delivery/lane.py", "Lane._attempt"): "plugin hook",
+    ("hermes/delivery/live.py", "LiveReply._show"): "plugin hook",
+    ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",

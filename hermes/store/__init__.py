@@ -9,16 +9,31 @@ from __future__ import annotations
 import functools
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from hermes.events import Address, Receipt, ReplyRef, StoredContent
 from hermes.intake import Intake, TurnEnd
 from hermes.messages import Message
 from hermes.settings import Config, RetentionConfig
-from hermes.store import inbox, recovery, responses, retention, sessions, steps, turns
+from hermes.store import (
+    inbox,
+    live_parts,
+    outbox,
+    outbox_upkeep,
+    recovery,
+    responses,
+    retention,
+    sessions,
+    steps,
+    turns,
+)
 from hermes.store.database import Database, open_database
+from hermes.store.live_parts import LiveRow
+from hermes.store.outbox import Added, Advance, Ended, Method
+from hermes.store.outbox_upkeep import OutboxRecovered, OutboxRow
 from hermes.store.recovery import Recovered
 from hermes.store.responses import StoredResponse
 from hermes.store.rows import Accepted, Claim, Next, RunRow, SessionRow, Settled, StoredMessage
@@ -240,6 +255,103 @@ class ResponseTable(_Tables):
         return await self._write(responses.delete, response_id, principal)
 
 
+class OutboxTable(_Tables):
+    """What is to be shown on messaging services."""
+
+    async def add(
+        self,
+        address: Address,
+        parts: Sequence[StoredContent],
+        *,
+        reply: ReplyRef | None,
+        source: str,
+        turn_id: str | None = None,
+    ) -> Added:
+        """Commit parts that belong to no other transaction."""
+        return await self._write(
+            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock()
+        )
+
+    async def advance(
+        self, address: Address, ended: Ended | None, *, deduplicates: bool, edits: bool, methods: frozenset[Method]
+    ) -> Advance:
+        """Write how the last attempt at an address ended and claim its next part."""
+        delivery = self._config.delivery
+        look = outbox.Look(
+            boot_id=self._boot_id, now=self._clock(), expire_s=delivery.expire_s, hold=delivery.ambiguous == "hold",
+            deduplicates=deduplicates, edits=edits, methods=methods,
+        )  # fmt: skip
+        return await self._write(outbox.advance, address, look, ended)
+
+    async def settle(self, ended: Ended) -> Sequence[Address]:
+        """Write how an attempt ended; returns the addresses to which parts went."""
+        return await self._write(outbox.settle, ended, self._boot_id, self._clock())
+
+    async def open_live(
+        self, address: Address, content: StoredContent, *, reply: ReplyRef | None, source: str, turn_id: str
+    ) -> LiveRow | None:
+        """Commit that a draft is about to be shown; None where nobody is any more."""
+        return await self._write(
+            live_parts.open_live, address, content, reply=reply, source=source, turn_id=turn_id, boot_id=self._boot_id,
+            now=self._clock(),
+        )  # fmt: skip
+
+    async def take_over(self, dead: str, turn_id: str) -> list[tuple[LiveRow, Receipt | None]]:
+        """Go on with what a turn was writing when it was cut."""
+        return await self._write(live_parts.take_over, dead, turn_id, self._boot_id)
+
+    async def shown(self, row: int, receipt: Receipt) -> None:
+        """Commit the receipt of a draft."""
+        await self._write(live_parts.shown, row, receipt)
+
+    async def doubt(self, row: int) -> None:
+        """Commit that a draft may be shown."""
+        await self._write(live_parts.doubt, row)
+
+    async def recover(self) -> OutboxRecovered:
+        """Take over from dead processes."""
+        return await self._write(outbox_upkeep.recover, self._boot_id, self._clock())
+
+    async def keep_up(self, accounts: Collection[str] | None) -> int:
+        """Hold what is too old, and what waits for accounts other than these (None = all are there). Returns how much."""
+
+        now = self._clock()
+
+        def both(con: sqlite3.Connection) -> int:
+            held = outbox_upkeep.expire(con, now - self._config.delivery.expire_s, now)
+            return held + (outbox_upkeep.hold_removed(con, accounts, now) if accounts is not None else 0)
+
+        return await self._database.write(both)
+
+    async def open_accounts(self) -> list[str]:
+        """Accounts for which something waits."""
+        return await self._read(outbox_upkeep.open_accounts)
+
+    async def open_addresses(self, account: str, after: tuple[str, str] | None, limit: int) -> list[Address]:
+        """A page of the addresses for which something waits."""
+        return await self._read(outbox_upkeep.open_addresses, account, after, limit)
+
+    async def counts(self) -> dict[str, int]:
+        """How many parts are on their way, rejected, held."""
+        return await self._read(outbox_upkeep.counts)
+
+    async def listing(self, *, limit: int = 100, account: str | None = None) -> list[OutboxRow]:
+        """What is on its way and what did not arrive."""
+        return await self._read(outbox_upkeep.listing, limit=limit, account=account)
+
+    async def state_of(self, key: str) -> tuple[str, str | None] | None:
+        """State and reason of a part."""
+        return await self._read(outbox_upkeep.state_of, key)
+
+    async def retry(self, key: str) -> Address | None:
+        """Have a part that did not arrive sent after all; the address to wake."""
+        return await self._write(outbox_upkeep.retry, key, self._clock())
+
+    async def drop(self, key: str) -> bool:
+        """End a part that waits or is held."""
+        return await self._write(outbox_upkeep.drop, key, self._clock())
+
+
 class Store:
     """The database behind its groups of methods. `recovered` says what the last process had left."""
 
@@ -254,10 +366,11 @@ class Store:
         self.steps = StepTable(*group)
         self.sessions = SessionTable(*group)
         self.responses = ResponseTable(*group)
+        self.outbox = OutboxTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
-        for group in (self.inbox, self.turns, self.steps, self.sessions, self.responses):
+        for group in (self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox):
             group.configure(config)
 
     async def forget_old(self, settings: RetentionConfig) -> int:

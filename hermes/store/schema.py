@@ -166,10 +166,13 @@ CREATE TABLE addresses (
     chat TEXT NOT NULL,
     thread TEXT NOT NULL DEFAULT '',
     next_part INTEGER NOT NULL DEFAULT 1,
+    used_at REAL NOT NULL,
     gone_at REAL,
     gone_reason TEXT,
+    moved_to TEXT,
     PRIMARY KEY (account, chat, thread)
 ) WITHOUT ROWID;
+CREATE INDEX addresses_used ON addresses (used_at);
 
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY,
@@ -188,12 +191,14 @@ CREATE TABLE outbox (
     doubtful INTEGER NOT NULL DEFAULT 0,
     receipt BLOB,
     boot_id TEXT,
+    tried_at REAL,
     created_at REAL NOT NULL,
     finished_at REAL
 );
 CREATE INDEX outbox_open ON outbox (account, chat, thread, seq) WHERE state IN ('live', 'pending', 'sending', 'ambiguous');
 CREATE INDEX outbox_done ON outbox (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_turn ON outbox (turn_id) WHERE turn_id IS NOT NULL;
+CREATE INDEX outbox_dead ON outbox (id) WHERE state IN ('rejected', 'held');
 
 CREATE TABLE allowed (
     account TEXT NOT NULL,
