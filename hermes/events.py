@@ -170,6 +170,25 @@ class Content:
     final: bool = True
 
 
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A file of the home's blobs, by its SHA-256 in hexadecimal digits."""
+
+    digest: str
+    name: str
+    media_type: str
+    size_bytes: int
+
+
+class StoredContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One part as its outbox row holds it; like Content, with the file by its digest."""
+
+    text: str = ""
+    dialect: str = "plain"
+    buttons: tuple[tuple[Button, ...], ...] = ()
+    file: StoredFile | None = None
+    silent: bool = False
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the service returned for a message that it shows: what an edit needs.
 
@@ -201,6 +220,8 @@ class Activity:
 
 encode_event = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(InboundEvent).decode
+encode_content = msgspec.json.Encoder().encode
+decode_content = msgspec.json.Decoder(StoredContent).decode
 encode_receipt = msgspec.json.Encoder().encode
 decode_receipt = msgspec.json.Decoder(Receipt).decode
 encode_reply = msgspec.json.Encoder().encode

@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 
 from hermes.errors import RequestError
+from hermes.events import decode_reply, encode_reply
 from hermes.intake import Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
 from hermes.messages import encode_messages
 from hermes.store import sessions
 from hermes.store.rows import Accepted, InboxRow, Settled
 
 COLUMNS = (
-    "id, event_id, session_key, mode, source, principal, busy, may_change, accepted_at, attempts, resume, state, reason,"
-    " turn_id, payload"
+    "id, event_id, account, chat, thread, reply, session_key, mode, source, principal, busy, may_change, accepted_at,"
+    " attempts, resume, state, reason, turn_id, payload"
 )
 # SQLite uses the index of open rows only for a statement that repeats the index's own condition word for word.
 OPEN = "state IN ('pending', 'live')"
@@ -29,9 +30,10 @@ def row(values: tuple[Any, ...]) -> InboxRow:
     found = dict(zip(names, values, strict=True))
     found["may_change"], found["resume"] = bool(found["may_change"]), bool(found["resume"])
     try:
+        found["reply"] = decode_reply(found["reply"]) if found["reply"] is not None else None
         payload = decode_payload(found["payload"])
     except msgspec.DecodeError:  # written by another version: the row is set aside, not the gateway
-        payload = None
+        payload, found["reply"] = None, None
     found["payload"] = payload or Payload(messages=())
     return InboxRow(**found, readable=payload is not None)
 
@@ -71,10 +73,11 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
                 409, f"{intake.max_queued} requests wait for this session already", code="session_busy", retry_after_s=5
             )
     con.execute(
-        "INSERT INTO inbox (account, chat, event_id, kind, session_key, seq, mode, source, principal, busy,"
-        " may_change, payload, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO inbox (account, chat, thread, reply, event_id, kind, session_key, seq, mode, source, principal, busy,"
+        " may_change, payload, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            intake.account, intake.chat, intake.event_id, intake.kind, intake.session_key, seq, intake.mode, intake.source,
+            intake.account, intake.chat, intake.thread, encode_reply(intake.reply) if intake.reply else None,
+            intake.event_id, intake.kind, intake.session_key, seq, intake.mode, intake.source,
             intake.principal, intake.busy, intake.may_change, encode_payload(intake.payload), now,
         ),
     )  # fmt: skip

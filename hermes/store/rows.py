@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from hermes.intake import Busy, Mode, Payload, RowState, TurnEnd, TurnState
+from hermes.events import Address, ReplyRef
+from hermes.intake import HTTP, Busy, Mode, Payload, RowState, TurnEnd, TurnState
 from hermes.messages import Message
 
 
@@ -45,6 +46,10 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     event_id: str
+    account: str
+    chat: str
+    thread: str | None
+    reply: ReplyRef | None
     session_key: str
     mode: Mode
     source: str
@@ -59,6 +64,11 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     turn_id: str | None
     payload: Payload
     readable: bool = True
+
+    @property
+    def address(self) -> Address | None:
+        """Where the answer is to be delivered; None when somebody fetches it."""
+        return None if self.account == HTTP else Address(self.account, self.chat, self.thread)
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):

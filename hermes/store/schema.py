@@ -158,6 +158,8 @@ CREATE TABLE account_memory (
 
 ALTER TABLE inbox ADD COLUMN thread TEXT;
 ALTER TABLE inbox ADD COLUMN reply BLOB;
+CREATE INDEX inbox_context ON inbox (account, chat, id) WHERE state = 'context' AND turn_id IS NULL;
+CREATE INDEX inbox_commands ON inbox (id) WHERE state = 'pending' AND kind = 'command';
 
 CREATE TABLE addresses (
     account TEXT NOT NULL,

@@ -1,0 +1,38 @@
+"""What a person on a messaging service reads at the end of a turn, or of a message that got none. Pure; markdown.
+
+Every final state but `context` and `command` shows itself to the person who wrote, once.
+"""
+
+from __future__ import annotations
+
+from hermes.intake import Failure, TurnEnd
+
+_RETRY = "Send it again, or /retry."
+
+
+def reply_text(end: TurnEnd, rows: str) -> str:
+    """The reply to a turn's rows.
+
+    Args:
+        end: how the turn ended.
+        rows: what becomes of its rows, as in `Finish.rows`.
+
+    Returns: markdown; empty when there is nothing to say now: the rows are taken up again, a newer message is answered
+        in their place, or whoever said /stop reads its own answer.
+    """
+    if rows in ("pending", "superseded", "stopped"):
+        return ""
+    if end.state == "done":
+        return end.message.text.strip() if end.message is not None and end.message.text.strip() else "(no words)"
+    return failure_text(end.failure) if end.failure is not None else ""
+
+
+def failure_text(failure: Failure) -> str:
+    """Why there is no reply, for the person who waits for it."""
+    if failure.code == "turn_timeout":
+        return f"This took longer than a turn may, and was ended. {_RETRY}"
+    if failure.code == "quarantined":
+        return f"Your message was {failure.message}. /retry tries once more."
+    if failure.kind == "interrupted":
+        return f"Interrupted: {failure.message}. {_RETRY}"
+    return f"That did not work: {failure.message}. {_RETRY}"
