@@ -163,6 +163,8 @@ class Connections:
         Args:
             plans: account id -> how it is configured; what is left out is removed.
         """
+        if self._closing:
+            return
         now = trio.current_time()
         added = [name for name in plans if name not in self._accounts]
         for name, found in self._accounts.items():

@@ -18,7 +18,7 @@ import trio
 from hermes.accounts import AccountRecord
 from hermes.backoff import Failure, History, Outcome, Park, classify, decide, words_of
 from hermes.containment import contained
-from hermes.leases import LeasedPlatform, Leases
+from hermes.leases import CUT_S, LeasedPlatform, Leases
 from hermes.observe.logs import get_log
 from hermes.observe.scopes import scope_lines, task_tree
 from hermes.platform import Host, Platform, PlatformSpec
@@ -171,7 +171,9 @@ class Generation:
                         try:
                             self._failure = await self._hold()
                         finally:
-                            await self._leave()
+                            bound_s = self._parts.settings().send_grace_s + CUT_S + OVERDUE_S  # more than it takes
+                            with trio.CancelScope(shield=True, deadline=trio.current_time() + bound_s):
+                                await self._leave()
             except BaseException as error:
                 self._passing = error  # a clean-up that hangs and is cut would hide it
                 raise

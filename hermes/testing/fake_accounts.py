@@ -133,6 +133,7 @@ class FakePlatform:
         """A file whose content is its reference."""
 
         async def content() -> AsyncIterator[bytes]:
+            await trio.lowlevel.checkpoint()
             yield attachment.ref.encode()[:max_bytes]
 
         yield content()
@@ -193,7 +194,8 @@ class FakeService:
         self.most_opening = max(self.most_opening, self.opening)
         opening = True
         try:
-            async with (self.held or _nothing)():
+            held = self.held or _nothing
+            async with held():
                 await _do(self.open_steps.popleft() if self.open_steps else self.open_always)
                 self.opening -= 1
                 opening = False
@@ -203,7 +205,8 @@ class FakeService:
                     yield FakePlatform(self)
                 finally:
                     try:
-                        await _do(self.close_steps.popleft() if self.close_steps else self.close_always)
+                        step = self.close_steps.popleft() if self.close_steps else self.close_always
+                        await _do(step)  # noqa: ASYNC102  # some clean-ups are as bad as this
                     finally:
                         self.open_now -= 1
         finally:
