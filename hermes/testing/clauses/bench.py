@@ -23,11 +23,13 @@ from hermes.testing.census import LeakCensus, settle
 from hermes.testing.clauses.subject import Breach, Subject
 from hermes.testing.clock import SMALLEST_JUMP_S, frozen_clock
 from hermes.testing.host import TestHost, open_test_host
-from hermes.testing.injection import place_of
+from hermes.testing.injection import Complaints, collected_complaints, place_of
 from hermes.testing.service import FakeService
 
 STILL_S = 0.05  # real seconds without a step that count as "nothing goes on"
 SHORT_S = 1.0  # virtual; after so little less care is needed, for no deadline of a request is that near
+FOREVER_S = 1e7
+MOST_REQUESTS = 300  # in one piece of work
 CLEANUP_S = 10.0  # virtual seconds that the core gives a platform to leave
 
 
@@ -66,11 +68,14 @@ class Bench:
         host: its host.
     """
 
-    def __init__(self, subject: Subject, service: FakeService, host: TestHost, clock: MockClock) -> None:
+    def __init__(
+        self, subject: Subject, service: FakeService, host: TestHost, clock: MockClock, complaints: Complaints
+    ) -> None:
         self.subject = subject
         self.service = service
         self.host = host
         self._clock = clock
+        self._complaints = complaints
 
     def open(self) -> AbstractAsyncContextManager[Platform]:
         """A new connection of the platform."""
@@ -128,21 +133,26 @@ class Bench:
                 with scope:
                     value = await work()
                     found.append(Outcome(kind="returned", value=value))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # what a platform raises is the finding
                 found.append(Outcome(kind="raised", error=error))
             finally:
                 tasks.clear()
                 watching.cancel()
 
         place: str | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, name="the platform")
-            with watching:
-                await self.pass_time(may_take_s)
-                place = _innermost(tasks[0])
-                scope.cancel("it waits")
-                await self.pass_time(CLEANUP_S)
-                _say_hung(tasks)
+        with _Loops(self.service, lambda: scope.cancel("it goes round and round")) as loops:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run, name="the platform")
+                with watching:
+                    await self.pass_time(may_take_s)
+                    place = _innermost(tasks[0])
+                    scope.cancel("it waits")
+                    await self.pass_time(CLEANUP_S)
+                    self._clock.jump(FOREVER_S)  # a clean-up that shields itself for longer than that cannot be ended
+                    await self.still()
+                    sys.stderr.write(f"the kit: this cannot be cancelled: {_innermost(tasks[0])}\n")
+        if loops.endless:
+            return Outcome(kind="waits", place=f"nothing: it made {MOST_REQUESTS} requests in a row")
         if place is None:
             return found[0]
         return Outcome(kind="waits", place=place, swallowed=bool(found), error=found[0].error if found else None)
@@ -153,12 +163,31 @@ class Bench:
         await self.still()
         if left := await settle(lambda: LeakCensus.take().growth_since(before), 1.0):
             raise Breach(f"after {after} it has left: {'; '.join(left)}")
+        if self._complaints.lines:
+            raise Breach(f"after {after} the collector found: {'; '.join(self._complaints.lines)}")
 
 
-def _say_hung(tasks: list[trio.lowlevel.Task]) -> None:
-    """What cannot be cancelled cannot be left either, so only a bound of the whole test ends it: say where it is."""
-    if tasks:
-        sys.stderr.write(f"the kit: this cannot be cancelled: {_innermost(tasks[0])}\n")
+class _Loops(trio.abc.Instrument):
+    """Notices work that asks the service again and again and never waits, which would keep everything from being still."""
+
+    def __init__(self, service: FakeService, act: Callable[[], None]) -> None:
+        self.endless = False
+        self._service = service
+        self._most = len(service.requests()) + MOST_REQUESTS
+        self._act = act
+
+    def __enter__(self) -> _Loops:
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # the instrument's signature
+        """Everything that could run has run."""
+        if not self.endless and len(self._service.requests()) > self._most:
+            self.endless = True
+            self._act()
 
 
 def _innermost(task: trio.lowlevel.Task) -> str:
@@ -168,10 +197,10 @@ def _innermost(task: trio.lowlevel.Task) -> str:
 
 
 @asynccontextmanager
-async def open_bench(subject: Subject, clock: MockClock) -> AsyncIterator[Bench]:
+async def open_bench(subject: Subject, clock: MockClock, complaints: Complaints) -> AsyncIterator[Bench]:
     """A fake service and a host, with everything in them warm: a platform was connected once and has left."""
     async with open_test_host(subject.account) as host, subject.service() as service:
-        bench = Bench(subject, service, host, clock)
+        bench = Bench(subject, service, host, clock, complaints)
         await bench.outcome(partial(_once, bench), may_take_s=CLEANUP_S)
         await bench.still()
         yield bench
@@ -188,22 +217,25 @@ def on_bench(check: Callable[[Bench], Awaitable[None]]) -> Callable[[Subject], N
     def run(subject: Subject) -> None:
         clock = frozen_clock()
 
-        async def main() -> None:
-            async with open_bench(subject, clock) as bench:
+        async def main(complaints: Complaints) -> None:
+            async with open_bench(subject, clock, complaints) as bench:
                 await check(bench)
 
-        try:
-            trio.run(main, clock=clock, strict_exception_groups=True)
-        except BaseExceptionGroup as group:
-            breaches, rest = group.split(AssertionError)
-            if rest is not None or breaches is None:
-                raise
-            raise first_leaf(breaches) from None
+        with collected_complaints() as complaints:
+            try:
+                trio.run(main, complaints, clock=clock)
+            except BaseExceptionGroup as group:
+                breaches, rest = group.split(AssertionError)
+                if rest is not None or breaches is None:
+                    raise
+                raise _first_leaf(breaches) from None
+        if complaints.lines:
+            raise Breach(f"the collector found: {'; '.join(complaints.lines)}")
 
     return run
 
 
-def first_leaf(error: BaseException) -> BaseException:
+def _first_leaf(error: BaseException) -> BaseException:
     """The first error that is no group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -46,7 +46,7 @@ def what_importing_does(subject: Subject) -> list[str]:
     file = str(subject.sources[0] if subject.sources else getattr(module, "__file__", ""))
     package = str(getattr(module, "__package__", "") or "") if not subject.sources else ""
     argument = json.dumps([name, "" if package else file, sys.path])
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  # our own interpreter and script
         [sys.executable, "-c", SCRIPT, argument], capture_output=True, text=True, timeout=LONGEST_S, check=False
     )
     if done.returncode:

@@ -39,10 +39,10 @@ class Ledger:
     def judge(self) -> None:
         """Raises Breach for what must not be, at whatever moment."""
         committed = {event.id for event in self.inbox.events}
-        if early := set(self._bench.service.acknowledged()) & set(self.posted) - committed:
-            raise Breach(f"acknowledged before it was committed: {_some(early)}")
         if strange := committed - set(self.posted):
             raise Breach(f"events came under ids that the service never gave: {_some(strange)}")
+        if early := set(self._bench.service.acknowledged()) & set(self.posted) - committed:
+            raise Breach(f"acknowledged before it was committed: {_some(early)}")
         if self.inbox.breaches:
             raise Breach(f"it delivered {'; '.join(self.inbox.breaches)}")
 
@@ -52,6 +52,7 @@ async def deliver_before_acknowledging(bench: Bench) -> None:
     ledger = Ledger(bench)
     await _while_the_commit_waits(bench, ledger)
     await _while_the_store_is_away(bench, ledger)
+    await _two_batches(bench, ledger)
     for moment in ("asked", "committed"):
         await _cut_in_deliver(bench, ledger, moment)
     if "repeat" in bench.service.switches:
@@ -92,6 +93,7 @@ async def caught_up(bench: Bench, ledger: Ledger, after: str) -> None:
 
     known = {event.key for event in inbox.events}
     found = await bench.outcome(work)
+    ledger.judge()
     if not ledger.all_there():
         missing = set(ledger.posted) - {event.id for event in inbox.events}
         raise Breach(f"{after}, and the next connection {found} without {_some(missing)}: lost")
@@ -99,7 +101,6 @@ async def caught_up(bench: Bench, ledger: Ledger, after: str) -> None:
         raise Breach(f"{after}, and the next connection {found}")
     if again := {key for batch in inbox.batches[start:] for key in batch} & known - last:
         raise Breach(f"{after}, and more came again than the last batch: {_some(again)}")
-    ledger.judge()
 
 
 async def _while_the_commit_waits(bench: Bench, ledger: Ledger) -> None:
@@ -125,6 +126,26 @@ async def _while_the_store_is_away(bench: Bench, ledger: Ledger) -> None:
         raise Breach(f"`deliver` raised StoreUnavailable, and `receive` {found}; it must let it through")
     ledger.inbox.unavailable = False
     await caught_up(bench, ledger, "the store was away")
+
+
+async def _two_batches(bench: Bench, ledger: Ledger) -> None:
+    """What came before the last batch does not come again."""
+
+    async def one_by_one() -> None:
+        for text in ("first", "second"):
+            ledger.post(text)
+            await ledger.inbox.until(ledger.all_there)
+
+    async def work() -> None:
+        async with bench.open() as platform, trio.open_nursery() as nursery:
+            nursery.start_soon(platform.receive, ledger.inbox, dict(ledger.inbox.cursors))
+            await one_by_one()
+            nursery.cancel_scope.cancel("all there")
+
+    found = await bench.outcome(work)
+    if not ledger.all_there():
+        raise Breach(f"two events came one after the other, and it {found} without delivering them")
+    await caught_up(bench, ledger, "two batches were committed")
 
 
 async def _cut_in_deliver(bench: Bench, ledger: Ledger, moment: Moment) -> None:

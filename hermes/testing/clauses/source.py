@@ -79,21 +79,27 @@ def look_at(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
 def _imports(tree: ast.Module, package: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         names: list[str] = []
+        line = getattr(node, "lineno", 0)
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             if name in NEVER_IMPORTED or name.partition(".")[0] in NEVER_IMPORTED:
-                yield node.lineno, f"imports {name}"
-            elif name.startswith("hermes.") and not (name + ".").startswith(tuple(f"{each}." for each in CONTRACT)):
-                if not (package and f"{name}.".startswith(f"{package}.")):
-                    yield node.lineno, f"imports {name}, which is not the contract"
+                yield line, f"imports {name}"
+            elif name.startswith("hermes.") and not _is_below(name, *CONTRACT, package):
+                yield line, f"imports {name}, which is not the contract"
+
+
+def _is_below(name: str, *packages: str) -> bool:
+    return any(f"{name}.".startswith(f"{package}.") for package in packages if package)
 
 
 def _reaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        if isinstance(node, ast.Attribute) and node.attr == "spawn_system_task":
+            yield node.lineno, "spawns a task that nobody awaits"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "os" and node.attr in ENVIRONMENT:
                 yield (
                     node.lineno,
@@ -101,8 +107,6 @@ def _reaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 )
             if node.value.id == "trio" and node.attr in OWN_NETWORK:
                 yield node.lineno, f"uses trio.{node.attr}; the network comes from the Host"
-            if ast.unparse(node) == "trio.lowlevel" and "spawn_system_task" in ast.unparse(tree):
-                yield node.lineno, "spawns tasks that nobody awaits"
         elif (
             isinstance(node, ast.ImportFrom)
             and node.module == "os"
@@ -117,7 +121,10 @@ def _state(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Names of a module or a class that hold what changes: empty containers, what makes some, and what is changed anywhere."""
     changed = set(_changed(tree))
     stateful = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and _holds_state(node)}
-    bodies = [tree.body, *(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]
+    bodies: list[list[ast.stmt]] = [
+        tree.body,
+        *(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)),
+    ]
     for body in bodies:
         for node in body:
             if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
@@ -126,11 +133,11 @@ def _state(tree: ast.Module) -> Iterator[tuple[int, str]]:
             names = {each.id for each in targets if isinstance(each, ast.Name)}
             if _is_state(node.value, stateful) or (names & changed and body is tree.body):
                 yield node.lineno, f"the module keeps {', '.join(sorted(names)) or 'something'}, which changes"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for decorator in node.decorator_list:
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for decorator in function.decorator_list:
                 if ast.unparse(decorator).rpartition(".")[2] in ("cache", "lru_cache(None)", "lru_cache(maxsize=None)"):
-                    yield node.lineno, f"{node.name} keeps every result for ever"
+                    yield function.lineno, f"{function.name} keeps every result for ever"
 
 
 def _is_state(value: ast.expr, stateful: set[str]) -> bool:

@@ -64,9 +64,8 @@ def pure_translation(subject: Subject) -> None:
             except HermesError:
                 continue
             except Exception as error:
-                raise Breach(
-                    f"something like the sample {name} raised {error!r:.200}; only errors of hermes.errors may come out: {changed[:300]!r}"
-                ) from error
+                what = f"something like the sample {name} raised {error!r:.200}"
+                raise Breach(f"{what}; only errors of hermes.errors may come out: {changed[:300]!r}") from error
 
 
 def _translated(subject: Subject, name: str, sample: bytes) -> Sequence[InboundEvent]:
