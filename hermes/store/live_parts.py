@@ -122,7 +122,13 @@ def finish_live(
                 ),
             )  # fmt: skip
     rest = outbox.add(
-        con, place.address, parts[len(rows) :], reply=outbox.reply_for(reply, 1), source=source, turn_id=turn_id, now=now
+        con,
+        place.address,
+        parts[len(rows) :],
+        reply=outbox.reply_for(reply, 1),
+        source=source,
+        turn_id=turn_id,
+        now=now,
     )
     return Added(address=place.address, keys=(*(each[4] for each in rows[: len(parts)]), *rest.keys), gone=place.gone)
 

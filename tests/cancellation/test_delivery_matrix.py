@@ -79,7 +79,7 @@ async def test_at_every_step(tmp_path: Path, seed: int, full: bool, record: Call
 
     async def check() -> None:
         async with opened(tmp_path, FakeConnections(one=platform)) as (store, _):
-            while (await store.outbox.counts()).keys() - {"rejected", "held"}:
+            while (await store.outbox.counts()).keys() - {"rejected", "held"}:  # noqa: ASYNC110  # an observable fact
                 await trio.sleep(0.005)
             rows = await store.database.read(lambda con: con.execute("SELECT state, reason FROM outbox").fetchall())
         assert all(row in (("sent", None), ("sent", "cut"), ("rejected", "cut")) for row in rows), rows
