@@ -93,8 +93,9 @@ class InboundEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         address: where it happened and where the answer goes.
         chat_kind: a conversation with one person, of several, or a channel that is published to.
         sender: who.
-        kind: `message`; `edited` = the message `id` has this text now; `button` = one of ours was pressed; `moved` = the
-            chat has another id from now on, which `text` holds.
+        kind: `message`; `edited` = the message `edits` has this text now (`id` is of the edit); `button` = one of ours was
+            pressed; `moved` = the chat has another id from now on, which `text` holds.
+        edits: for `edited`: the id of the message.
         text: the words, with markup as plain text; a command begins with `/`; for `button` what the button carries.
         to_us: it speaks to us beyond doubt: by mention, as an answer to us, by a command of ours.
         reply: how to tie the answer to it; None = to nothing.
@@ -111,6 +112,7 @@ class InboundEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     chat_kind: ChatKind
     sender: Person
     kind: EventKind = "message"
+    edits: str | None = None
     text: str = ""
     to_us: bool = False
     reply: ReplyRef | None = None

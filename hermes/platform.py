@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import trio
 
-from hermes.decode import Rule, choice, seconds, whole
+from hermes.decode import Rule, choice, flag, seconds, text, texts, url, whole, word
 from hermes.events import (
     Activity,
     Address,
@@ -69,9 +69,14 @@ __all__ = [
     "WebSocket",
     "WebSocketFactory",
     "choice",
+    "flag",
     "seconds",
     "setting",
+    "text",
+    "texts",
+    "url",
     "whole",
+    "word",
 ]
 
 C = TypeVar("C")

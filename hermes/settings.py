@@ -270,7 +270,7 @@ class Config:
     Args:
         home: the home directory, absolute.
         workspace: where file tools and the terminal work.
-        platforms: account id -> its section, decoded by the platform that it names.
+        platforms: account id -> its `hermes.platform_config.AccountConfig`.
         warnings: what is odd and not wrong, one line each.
         surroundings: what only the environment says; no part of the file.
     """
@@ -289,6 +289,6 @@ class Config:
     store: StoreConfig = StoreConfig()
     retention: RetentionConfig = RetentionConfig()
     logging: LoggingConfig = LoggingConfig()
-    platforms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY, repr=False)  # holds tokens
+    platforms: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)  # holds tokens
     warnings: tuple[str, ...] = ()
     surroundings: Surroundings = Surroundings()

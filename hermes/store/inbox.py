@@ -33,7 +33,7 @@ def row(values: tuple[Any, ...]) -> InboxRow:
         found["reply"] = decode_reply(found["reply"]) if found["reply"] is not None else None
         payload = decode_payload(found["payload"])
     except msgspec.DecodeError:  # written by another version: the row is set aside, not the gateway
-        payload = found["reply"] = None
+        payload, found["reply"] = None, None
     found["payload"] = payload or Payload(messages=())
     return InboxRow(**found, readable=payload is not None)
 
@@ -164,17 +164,27 @@ def settle(
     return Settled(event_id=event.event_id, end=end)
 
 
-def stop(con: sqlite3.Connection, key: str, event_id: str, now: float) -> tuple[tuple[Settled, ...], frozenset[str]]:
+def stop(
+    con: sqlite3.Connection, key: str, event_id: str, now: float, before: int | None = None
+) -> tuple[tuple[Settled, ...], frozenset[str]]:
     """End every row that waits in a mailbox now: somebody said stop, and it holds for what was accepted before it.
+
+    Args:
+        before: the row that says stop; what was accepted after it goes on. None: nothing was.
 
     Returns the rows that ended, and the event ids of those in a turn now, which is to be ended by whoever runs it.
     """
     failure = Failure(status=499, code="stopped", message="stopped before it began", kind="interrupted")
     session = sessions.get_open(con, key)
-    found = con.execute(f"SELECT {COLUMNS} FROM inbox WHERE session_key = ? AND {WAITING} ORDER BY seq", (key,))
+    limit = before if before is not None else 1 << 62
+    found = con.execute(
+        f"SELECT {COLUMNS} FROM inbox WHERE session_key = ? AND {WAITING} AND id < ? ORDER BY seq", (key, limit)
+    )
     waiting = [row(each) for each in found.fetchall()]
     session_id = session.id if session is not None else key
-    live = con.execute(f"SELECT event_id FROM inbox WHERE session_key = ? AND {RUNNING}", (key,)).fetchall()
+    live = con.execute(
+        f"SELECT event_id FROM inbox WHERE session_key = ? AND {RUNNING} AND id < ?", (key, limit)
+    ).fetchall()
     settled = tuple(settle(con, each, "stopped", event_id, failure, session_id, now) for each in waiting)
     return settled, frozenset(each for (each,) in live)
 
@@ -193,6 +203,7 @@ def stop_one(con: sqlite3.Connection, event_id: str, now: float) -> Settled | No
 def waiting_keys(con: sqlite3.Connection, limit: int) -> list[str]:
     """Mailboxes that hold rows nobody has begun, longest waiting first."""
     found = con.execute(
-        f"SELECT session_key FROM inbox WHERE {WAITING} GROUP BY session_key ORDER BY min(id) LIMIT ?", (limit,)
+        f"SELECT session_key FROM inbox WHERE {WAITING} AND kind != 'command' GROUP BY session_key ORDER BY min(id) LIMIT ?",
+        (limit,),
     )
     return [key for (key,) in found]

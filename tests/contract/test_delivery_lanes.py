@@ -73,6 +73,7 @@ async def test_an_idle_address_has_no_task(tmp_path: Path, clock: MockClock) -> 
 
 async def test_one_part_in_two_transactions(tmp_path: Path, clock: MockClock) -> None:
     async with open_delivering(tmp_path, clock) as place:
+        await trio.sleep(1)  # the first sweep is over
         await place.store.outbox.add(A, say("1", "2", "3"), reply=None, source="test")
         before = place.store.database.statistics().transactions
         place.delivery.wake(A)

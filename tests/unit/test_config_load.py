@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from hermes.config import config_fingerprint, diff_config, load, load_config
 from hermes.config_display import flatten, to_display
 from hermes.decode import Findings
+from hermes.discovery import FoundPlatform
 from hermes.errors import ConfigError
 from hermes.gateway_options import Overrides
 from hermes.settings import Config, Secret
 from hermes.variables import Variables, is_loopback, proxy_for
+from platforms.telegram import platform as telegram
 
 PLANTED = "sk-planted-7f3a9c1e5b2d8046"
 NOTHING = Overrides()
@@ -303,25 +305,25 @@ def test_keys_of_hermes_agent_are_one_warning(tmp_path: Path) -> None:
 
 
 def test_what_nothing_uses_yet_is_said(tmp_path: Path) -> None:
-    assert read(tmp_path, "delivery: {expire_s: 86400}\n").warnings == ()
+    assert read(tmp_path, "session_reset: {mode: none}\n").warnings == ()
     (warning,) = read(tmp_path, "delivery: {expire_s: 1}\nsession_reset: {mode: idle}\n").warnings
-    assert warning.endswith(": session_reset, delivery")
+    assert warning.endswith(": session_reset")
 
 
 def test_platforms_are_asked_for_only_when_configured(tmp_path: Path) -> None:
-    asked: list[int] = []
+    asked: list[Path] = []
 
-    def known() -> list[str]:
-        asked.append(1)
-        return ["telegram"]
+    def known(home: Path) -> Mapping[str, FoundPlatform]:
+        asked.append(home)
+        return {"telegram": FoundPlatform(name="telegram", where="a package", load=lambda: telegram)}  # type: ignore[dict-item, return-value]
 
     (tmp_path / "config.yaml").write_text("http: {}")
-    load(tmp_path, None, NOTHING, {}, platforms=known)
+    load(tmp_path, None, NOTHING, {"HOME": "/nowhere"}, platforms=known)
     assert asked == []
-    (tmp_path / "config.yaml").write_text("platforms: {telegram: {token: ${T}}, work: {platform: telegram, n: 1}}")
+    (tmp_path / "config.yaml").write_text("platforms: {telegram: {token: ${T}}, work: {platform: telegram, token: b}}")
     config = load(tmp_path, None, NOTHING, {"T": PLANTED}, platforms=known).config
-    assert config.platforms["telegram"]["token"] == PLANTED
-    assert asked == [1]
+    assert config.platforms["telegram"].config.token.reveal() == PLANTED
+    assert asked == [tmp_path]
     assert PLANTED not in repr(config)
     assert PLANTED not in json.dumps(to_display(config))
     (tmp_path / "config.yaml").write_text("platforms: {telegrm: {}}")

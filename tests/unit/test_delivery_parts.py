@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hermes.backoff import RETRY_AFTER_MOST_S as LONGEST_S
 from hermes.delivery.content import MARK, MARK_ROOM, to_content
-from hermes.delivery.limits import LONGEST_S, MOST_PAUSED, SHORTEST_S, Limits
+from hermes.delivery.limits import MOST_PAUSED, SHORTEST_S, Limits
 from hermes.delivery.outcomes import judge, retry_after
 from hermes.errors import (
     AddressGone,

@@ -1,0 +1,93 @@
+"""Which platforms there are: entry points of installed packages, and files in the home. Found without importing any of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import MappingProxyType
+
+from hermes.platform import PlatformSpec
+
+GROUP = "hermes.platforms"
+ATTRIBUTE = "platform"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
+
+
+class BadPlugin(Exception):
+    """A platform that cannot be used; the text says why, for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPlatform:
+    """A platform that could be loaded.
+
+    Args:
+        name: what `platform:` calls it.
+        where: the package or the file it is in, for people.
+        load: imports it; raises BadPlugin.
+    """
+
+    name: str
+    where: str
+    load: Callable[[], PlatformSpec[object]]
+
+
+def find_platforms(home: Path) -> Mapping[str, FoundPlatform]:
+    """Every platform by its name. A file in the home wins over an installed package, since it was put there on purpose.
+
+    Args:
+        home: whose `plugins/platforms/*.py` are looked at.
+    """
+    from importlib.metadata import entry_points  # takes milliseconds: only who needs platforms pays
+
+    found = {
+        point.name: FoundPlatform(
+            name=point.name, where=f"the package {point.value.partition(':')[0]}", load=_loader(point.name, point.load)
+        )
+        for point in entry_points(group=GROUP)
+        if _NAME.match(point.name)
+    }
+    for path in sorted((home / "plugins" / "platforms").glob("*.py")):
+        if _NAME.match(path.stem):
+            found[path.stem] = FoundPlatform(
+                name=path.stem, where=str(path), load=_loader(path.stem, partial(_load_file, path))
+            )
+    return MappingProxyType(found)
+
+
+def _loader(name: str, load: Callable[[], object]) -> Callable[[], PlatformSpec[object]]:
+    def checked() -> PlatformSpec[object]:
+        try:
+            spec = load()
+        except BadPlugin:
+            raise
+        except Exception as error:
+            raise BadPlugin(f"cannot be loaded: {type(error).__name__}: {str(error)[:300]}") from error
+        if not isinstance(spec, PlatformSpec):
+            raise BadPlugin(f"has no `{ATTRIBUTE} = PlatformSpec(...)`")
+        if spec.name != name:
+            raise BadPlugin(f"calls itself {spec.name!r}, and is found as {name!r}")
+        return spec
+
+    return checked
+
+
+def _load_file(path: Path) -> object:
+    """Run a file of the home. It must be as private as the home is: whoever can write it runs code as us."""
+    status = path.stat()
+    if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BadPlugin("can be written by others; `chmod go-w` it")
+    name = f"hermes_plugin_{path.stem.replace('-', '_')}"
+    loader = SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return getattr(module, ATTRIBUTE, None)

@@ -1,0 +1,107 @@
+"""What we show, as parameters of the Bot API's methods. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hermes.errors import SendUncertain
+from hermes.platform import Activity, Address, Content, OutboundFile, Receipt, ReplyRef, UploadPart
+
+MAX_PHOTO = 10_000_000  # bytes; what is larger goes as a document (https://core.telegram.org/bots/api#sending-files)
+Params = dict[str, Any]
+
+
+def message(to: Address, content: Content, reply: ReplyRef | None) -> tuple[str, Params, tuple[UploadPart, ...]]:
+    """The method, its parameters and its files for one part."""
+    params = _place(to)
+    if reply is not None and reply.message_id is not None and _number(reply.message_id) is not None:
+        params["reply_parameters"] = {"message_id": _number(reply.message_id), "allow_sending_without_reply": True}
+    if content.silent:
+        params["disable_notification"] = True
+    if content.buttons:
+        params["reply_markup"] = _keyboard(content)
+    if content.file is None:
+        return "sendMessage", {**params, "text": content.text, **_dialect(content)}, ()
+    method, field = _method(content.file)
+    if content.text:
+        params |= {"caption": content.text, **_dialect(content)}
+    part = UploadPart(name=field, content=content.file, file_name=content.file.name, media_type=content.file.media_type)
+    return method, params, (part,)
+
+
+def edit(receipt: Receipt, content: Content) -> tuple[str, Params]:
+    """The method and its parameters that make a message show this."""
+    params: Params = {"chat_id": _chat(receipt.address.chat), "message_id": _number(receipt.message_id)}
+    if content.buttons:
+        params["reply_markup"] = _keyboard(content)
+    if receipt.extra == "caption":
+        return "editMessageCaption", {**params, "caption": content.text, **_dialect(content)}
+    return "editMessageText", {**params, "text": content.text, **_dialect(content)}
+
+
+def signal(to: Address, activity: Activity) -> tuple[str, Params] | None:
+    """The method and its parameters of a sign; None for one that has no place."""
+    if activity.kind == "typing":
+        return "sendChatAction", {**_place(to), "action": "typing"}
+    number = _number(activity.reply.message_id) if activity.reply is not None else None
+    if number is None:
+        return None
+    reaction = [{"type": "emoji", "emoji": activity.emoji}] if activity.emoji else []
+    return "setMessageReaction", {"chat_id": _chat(to.chat), "message_id": number, "reaction": reaction}
+
+
+def receipt(shown: Any, to: Address, content: Content) -> Receipt:
+    """What an edit of the message needs.
+
+    Raises:
+        SendUncertain: the answer does not say which message it is.
+    """
+    number = shown.get("message_id") if isinstance(shown, dict) else None
+    if not isinstance(number, int):
+        raise SendUncertain("Telegram did not say which message it made")
+    return Receipt(message_id=str(number), address=to, extra="caption" if content.file is not None else "")
+
+
+def _place(to: Address) -> Params:
+    params: Params = {"chat_id": _chat(to.chat)}
+    if to.thread is not None and _number(to.thread) is not None:
+        params["message_thread_id"] = _number(to.thread)
+    return params
+
+
+def _chat(chat: str) -> int | str:
+    number = _number(chat)
+    return chat if number is None else number  # `@channelname` is one, too
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text or "")
+    except ValueError:
+        return None
+
+
+def _dialect(content: Content) -> Mapping[str, str]:
+    return {"parse_mode": "HTML"} if content.dialect == "telegram_html" else {}
+
+
+def _keyboard(content: Content) -> Params:
+    return {
+        "inline_keyboard": [
+            [{"text": button.text, "callback_data": button.data} for button in row] for row in content.buttons
+        ]
+    }
+
+
+def _method(file: OutboundFile) -> tuple[str, str]:
+    kind = file.media_type.lower()
+    if kind in ("image/jpeg", "image/png", "image/webp") and file.size_bytes <= MAX_PHOTO:
+        return "sendPhoto", "photo"
+    if kind == "image/gif":
+        return "sendAnimation", "animation"
+    if kind in ("audio/ogg", "audio/opus"):
+        return "sendVoice", "voice"
+    if kind in ("audio/mpeg", "audio/mp4", "audio/m4a"):
+        return "sendAudio", "audio"
+    return ("sendVideo", "video") if kind == "video/mp4" else ("sendDocument", "document")
