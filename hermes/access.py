@@ -123,7 +123,12 @@ def session_key(policy: AccessPolicy, event: InboundEvent) -> str:
     per_person = policy.thread_sessions_per_user if address.thread is not None else policy.group_sessions_per_user
     if event.chat_kind != "dm" and per_person:
         parts.append("user " + event.sender.id)
-    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
+    return ":".join(map(escaped, parts))
+
+
+def escaped(part: str) -> str:
+    """A part of a session's key, without the sign that separates them."""
+    return part.replace("%", "%25").replace(":", "%3A")
 
 
 def is_shared(policy: AccessPolicy, event: InboundEvent) -> bool:

@@ -5,9 +5,36 @@ Every final state but `context` and `command` shows itself to the person who wro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
+from hermes.events import Address, StoredContent
 from hermes.intake import Failure, TurnEnd
 
 _RETRY = "Send it again, or /retry."
+
+
+class Replies(Protocol):
+    """How a turn's end reaches the person who wrote."""
+
+    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
+        """A text as it will be sent there: rendered, each part short enough."""
+        ...
+
+    def wake(self, address: Address) -> None:
+        """Something was committed for this address; a hint."""
+        ...
+
+
+class NoReplies:
+    """For a gateway without accounts."""
+
+    def parts(self, _address: Address, _markdown: str) -> Sequence[StoredContent]:
+        """Nothing: nobody is there."""
+        return ()
+
+    def wake(self, _address: Address) -> None:
+        """Nothing to wake."""
 
 
 def reply_text(end: TurnEnd, rows: str) -> str:

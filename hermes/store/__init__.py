@@ -9,20 +9,24 @@ from __future__ import annotations
 import functools
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from hermes.events import Address, Receipt, ReplyRef, StoredContent
+from hermes.errors import RequestError
+from hermes.events import Address, InboundEvent, Receipt, ReplyRef, StoredContent
 from hermes.intake import Intake, TurnEnd
 from hermes.messages import Message
 from hermes.settings import Config, RetentionConfig
 from hermes.store import (
+    cursors,
     inbox,
     live_parts,
     outbox,
     outbox_upkeep,
+    pairing,
+    reception,
     recovery,
     responses,
     retention,
@@ -34,9 +38,11 @@ from hermes.store.database import Database, open_database
 from hermes.store.live_parts import LiveRow
 from hermes.store.outbox import Added, Advance, Ended, Method
 from hermes.store.outbox_upkeep import OutboxRecovered, OutboxRow
+from hermes.store.pairing import Allowed, Pending
+from hermes.store.reception import Delivered, Place
 from hermes.store.recovery import Recovered
 from hermes.store.responses import StoredResponse
-from hermes.store.rows import Accepted, Claim, Next, RunRow, SessionRow, Settled, StoredMessage
+from hermes.store.rows import Accepted, Claim, InboxRow, Next, RunRow, SessionRow, Settled, StoredMessage
 from hermes.store.schema import MIGRATIONS
 from hermes.store.turns import Finish, TakeUp
 
@@ -100,9 +106,31 @@ class InboxTable(_Tables):
 
         return await self._database.write(both)
 
-    async def stop(self, key: str, event_id: str) -> tuple[tuple[Settled, ...], frozenset[str]]:
+    async def deliver(self, place: Place, events: Sequence[InboundEvent], to: Mapping[str, bytes]) -> Delivered:
+        """Judge and commit what a messaging service brought, and how far the account has read."""
+        return await self._write(reception.deliver, place, events, to, self._clock())
+
+    async def cursors(self, account: str) -> Mapping[str, bytes]:
+        """How far an account has read."""
+        return await self._read(cursors.cursors, account)
+
+    async def next_commands(self, limit: int) -> list[InboxRow]:
+        """Commands that wait to be run, in their order."""
+        return await self._read(inbox.next_commands, limit)
+
+    async def finish_command(self, row: InboxRow, reply: Sequence[StoredContent]) -> None:
+        """End a command, with what is said to it."""
+        await self._write(inbox.finish_command, row, reply, self._clock())
+
+    async def stop(
+        self, key: str, event_id: str, before: int | None = None
+    ) -> tuple[tuple[Settled, ...], frozenset[str]]:
         """End every row that waits in this mailbox now; tells which events are in a turn."""
-        return await self._write(inbox.stop, key, event_id, self._clock())
+        return await self._write(inbox.stop, key, event_id, self._clock(), before)
+
+    async def waits(self, key: str) -> int:
+        """How many rows wait in a mailbox."""
+        return await self._read(inbox.waits, key)
 
     async def stop_one(self, event_id: str) -> Settled | None:
         """End one row if it waits."""
@@ -216,6 +244,10 @@ class SessionTable(_Tables):
         """Change title, model, instructions or end. Raises RequestError 404."""
         return await self._write(sessions.update, session_id, self._clock(), **changes)
 
+    async def renew(self, key: str, new_id: str, reason: str) -> SessionRow | None:
+        """End the conversation that a key names and begin an empty one; returns the one that ended."""
+        return await self._write(sessions.renew, key, new_id, reason, self._clock())
+
     async def delete(self, session_id: str) -> bool:
         """Remove a conversation. False if there was none."""
         return await self._write(sessions.delete, session_id)
@@ -241,6 +273,37 @@ class SessionTable(_Tables):
     async def messages(self, session_id: str, *, after: int | None = None, limit: int = 1000) -> list[StoredMessage]:
         """Stored messages with their places."""
         return await self._read(sessions.messages, session_id, after=after, limit=limit)
+
+
+class AccountTable(_Tables):
+    """What accounts keep: values of their own, and whom the owner let in."""
+
+    async def recall(self, account: str, key: str) -> bytes | None:
+        """A value that an account keeps."""
+        return await self._read(cursors.recall, account, key)
+
+    async def keep(self, account: str, key: str, value: bytes | None) -> None:
+        """Keep a value; None forgets it."""
+        await self._write(cursors.keep, account, key, value, self._clock())
+
+    async def approve(self, account: str, code: str) -> str:
+        """Let in whoever was told this code; a wrong one is counted. Raises RequestError 404, 429."""
+        now = self._clock()
+        await self._read(pairing.check_attempts, account, now)
+        try:
+            return await self._write(pairing.approve, account, code, now)
+        except RequestError:
+            await self._write(pairing.count_wrong, account, now)
+            raise
+
+    async def revoke(self, account: str, person: str) -> bool:
+        """Let a person in no more."""
+        return await self._write(pairing.revoke, account, person)
+
+    async def pairings(self) -> tuple[list[Pending], list[Allowed]]:
+        """Who waits to be let in, and who was."""
+        now = self._clock()
+        return await self._database.read(lambda con: (pairing.pending(con, now), pairing.allowed(con, 1000)))
 
 
 class ResponseTable(_Tables):
@@ -367,10 +430,11 @@ class Store:
         self.sessions = SessionTable(*group)
         self.responses = ResponseTable(*group)
         self.outbox = OutboxTable(*group)
+        self.accounts = AccountTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
-        for group in (self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox):
+        for group in (self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts):
             group.configure(config)
 
     async def forget_old(self, settings: RetentionConfig) -> int:

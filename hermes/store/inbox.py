@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from hermes.errors import RequestError
-from hermes.events import decode_reply, encode_reply
+from hermes.events import StoredContent, decode_reply, encode_reply
 from hermes.intake import Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
 from hermes.messages import encode_messages
-from hermes.store import sessions
+from hermes.replies import failure_text
+from hermes.store import outbox, sessions
 from hermes.store.rows import Accepted, InboxRow, Settled
 
 COLUMNS = (
@@ -161,7 +163,12 @@ def settle(
         event_id=event.event_id, session_id=session_id, state="interrupted" if state in ("interrupted", "stopped") else "failed",
         created_at=event.accepted_at, failure=failure,
     )  # fmt: skip
-    return Settled(event_id=event.event_id, end=end)
+    words = failure_text(failure) if event.address is not None and state not in ("stopped", "superseded") else ""
+    if words and event.address is not None:
+        outbox.add(
+            con, event.address, [StoredContent(text=words)], reply=event.reply, source="notice", turn_id=None, now=now
+        )
+    return Settled(event_id=event.event_id, end=end, told=event.address if words else None)
 
 
 def stop(
@@ -207,3 +214,24 @@ def waiting_keys(con: sqlite3.Connection, limit: int) -> list[str]:
         (limit,),
     )
     return [key for (key,) in found]
+
+
+def waits(con: sqlite3.Connection, key: str) -> int:
+    """How many rows wait in a mailbox."""
+    found = con.execute(f"SELECT count(*) FROM inbox WHERE session_key = ? AND {WAITING}", (key,)).fetchone()
+    return int(found[0])
+
+
+def next_commands(con: sqlite3.Connection, limit: int) -> list[InboxRow]:
+    """Commands that wait to be run, in the order in which they came."""
+    found = con.execute(
+        f"SELECT {COLUMNS} FROM inbox WHERE state = 'pending' AND kind = 'command' ORDER BY id LIMIT ?", (limit,)
+    )
+    return [row(each) for each in found.fetchall()]
+
+
+def finish_command(con: sqlite3.Connection, event: InboxRow, reply: Sequence[StoredContent], now: float) -> None:
+    """End a command: its row, and what is said to it."""
+    con.execute("UPDATE inbox SET state = 'command', finished_at = ? WHERE id = ?", (now, event.id))
+    if event.address is not None:
+        outbox.add(con, event.address, reply, reply=event.reply, source="command", turn_id=None, now=now)

@@ -48,7 +48,9 @@ class Allowed:
 
 def is_allowed(con: sqlite3.Connection, account: str, person: str) -> bool:
     """Whether the owner let this person in."""
-    return con.execute("SELECT 1 FROM allowed WHERE account = ? AND person = ?", (account, person)).fetchone() is not None
+    return (
+        con.execute("SELECT 1 FROM allowed WHERE account = ? AND person = ?", (account, person)).fetchone() is not None
+    )
 
 
 def offer(con: sqlite3.Connection, account: str, person: str, now: float) -> str | None:

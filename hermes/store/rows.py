@@ -116,10 +116,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that ended without a turn (left, stopped, quarantined, refused)."""
+    """A row that ended without a turn (left, stopped, quarantined, refused); `told` is where that is said."""
 
     event_id: str
     end: TurnEnd
+    told: Address | None = None
 
 
 class Next(msgspec.Struct, frozen=True, kw_only=True):

@@ -136,6 +136,25 @@ def update(con: sqlite3.Connection, session_id: str, now: float, **changes: str 
     return row
 
 
+def renew(con: sqlite3.Connection, key: str, new_id: str, reason: str, now: float) -> SessionRow | None:
+    """End the conversation that a key names and begin an empty one in its place, which gets what waits in the mailbox.
+
+    Returns: the one that ended; None if there was none, or it is empty: then it goes on.
+    """
+    old = get_open(con, key)
+    if old is None or (not old.messages and not old.has_prefix):
+        return None
+    (following,) = con.execute("SELECT next_event FROM sessions WHERE id = ?", (old.id,)).fetchone()
+    con.execute(
+        "UPDATE sessions SET ended_at = ?, end_reason = ?, updated_at = ? WHERE id = ?", (now, reason, now, old.id)
+    )
+    create(
+        con, session_id=new_id, key=key, source=old.source, principal=old.principal, now=now, parent_id=None,
+        next_event=following,
+    )  # fmt: skip
+    return old
+
+
 def delete(con: sqlite3.Connection, session_id: str) -> bool:
     """Remove a conversation with everything that belongs to it; rows of turns that run end with their turn."""
     row = get(con, session_id)

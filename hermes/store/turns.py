@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from hermes.events import StoredContent
 from hermes.intake import Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
-from hermes.store import inbox, responses, sessions, steps
+from hermes.store import context, inbox, outbox, responses, sessions, steps
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
 
@@ -139,6 +140,8 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
         [(look.turn_id, each.id) for each in rows],
     )
     new = [message for each in rows if not each.resume for message in _content(each, look)]
+    if first.address is not None and not first.resume:
+        new = context.take(con, first.account, first.chat, first.thread, look.turn_id) + new
     appended = [] if first.resume else steps.close_awaiting(con, session.id, new)
     if session.has_prefix and not session.messages and not first.resume:
         appended += steps.unanswered(sessions.history(con, session.id), new)
@@ -191,6 +194,7 @@ class Finish:
         step_reason: how calls without a result are described when a step is still open.
         run_events: (number, body) to keep for a detached run.
         await_step: number of the step that stays open until its client supplies the results.
+        reply: what the person who wrote reads of it, in parts; empty where somebody fetches the end.
     """
 
     claim: Claim
@@ -201,6 +205,7 @@ class Finish:
     step_reason: str = ""
     run_events: Sequence[tuple[int, bytes]] = ()
     await_step: int | None = None
+    reply: Sequence[StoredContent] = ()
 
 
 def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tuple[TurnEnd, tuple[Message, ...]]:
@@ -227,7 +232,15 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
     if response is not None and end.state == "done" and there:
         responses.keep(con, claim.rows[-1], claim.session.id, end, now)
     keep_events(con, claim.rows[-1].event_id, how.run_events)
+    _say(con, how, now)
     return end, added
+
+
+def _say(con: sqlite3.Connection, how: Finish, now: float) -> None:
+    """Have the reply shown where it was asked for."""
+    row = how.claim.rows[-1]
+    if row.address is not None and how.reply:
+        outbox.add(con, row.address, how.reply, reply=row.reply, source="turn", turn_id=how.claim.turn_id, now=now)
 
 
 def _add(con: sqlite3.Connection, how: Finish, now: float) -> tuple[tuple[Message, ...], Sequence[Message]]:
