@@ -33,7 +33,7 @@ def row(values: tuple[Any, ...]) -> InboxRow:
         found["reply"] = decode_reply(found["reply"]) if found["reply"] is not None else None
         payload = decode_payload(found["payload"])
     except msgspec.DecodeError:  # written by another version: the row is set aside, not the gateway
-        payload = found["reply"] = None
+        payload, found["reply"] = None, None
     found["payload"] = payload or Payload(messages=())
     return InboxRow(**found, readable=payload is not None)
 
