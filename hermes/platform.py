@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import trio
 
-from hermes.decode import Rule, choice, seconds, whole
+from hermes.decode import Rule, choice, seconds, url, whole
 from hermes.events import (
     Activity,
     Address,
@@ -71,6 +71,7 @@ __all__ = [
     "choice",
     "seconds",
     "setting",
+    "url",
     "whole",
 ]
 
