@@ -46,5 +46,5 @@ class DiscordConfig:
         900.0, rule=seconds(86_400), about="after so long without any event the flow is checked by REST"
     )
     backfill_pages: int = setting(
-        50, rule=whole(0, 1000), about="pages of 100 messages that are read at most after an outage; 0 = none"
+        250, rule=whole(0, 1000), about="pages of 100 messages that are read at most after an outage; 0 = none"
     )
