@@ -1,6 +1,6 @@
 """Discord: a bot over the gateway (version 10) and the REST API.
 
-`SPEC` is what Hermes finds; nothing else is imported until an account is opened.
+`platform` is what Hermes finds; nothing else is imported until an account is opened.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from contextlib import asynccontextmanager
 from hermes.platform import CheckReport, Host, Platform, PlatformSpec
 from platforms.discord.config import CAPABILITIES, DiscordConfig
 
-__all__ = ["SPEC", "DiscordConfig"]
+__all__ = ["DiscordConfig", "platform"]
 
 
 @asynccontextmanager
 async def _open(config: DiscordConfig, host: Host) -> AsyncIterator[Platform]:
     from platforms.discord.connection import open_discord  # reading what a platform is imports nothing more
 
-    async with open_discord(config, host) as platform:
-        yield platform
+    async with open_discord(config, host) as opened:
+        yield opened
 
 
 async def _check(config: DiscordConfig, host: Host) -> CheckReport:
@@ -28,7 +28,7 @@ async def _check(config: DiscordConfig, host: Host) -> CheckReport:
     return await check_discord(config, host)
 
 
-SPEC: PlatformSpec[DiscordConfig] = PlatformSpec(
+platform: PlatformSpec[DiscordConfig] = PlatformSpec(
     name="discord",
     config=DiscordConfig,
     capabilities=CAPABILITIES,
