@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from collections import deque
@@ -36,6 +37,7 @@ class _Link:
     outbox: trio.MemorySendChannel[Any]
     compressor: Any
     session: Session | None = None
+    left: bool = False  # we have closed it
 
 
 class GatewaySide:
@@ -67,7 +69,7 @@ class GatewaySide:
         """An event happens: every session gets it, those without a socket when they resume."""
         for session in self.sessions.values():
             session.sequence += 1
-            frame = {"op": 0, "s": session.sequence, "t": name, "d": data}
+            frame = {"op": 0, "s": session.sequence, "t": name, "d": copy.deepcopy(data)}
             session.kept.append(frame)
             if session.link is not None and self._world.forwards:
                 for _ in range(2 if self._world.duplicates else 1):
@@ -121,26 +123,23 @@ class GatewaySide:
                         self._take(link, json.loads(await socket.get_message()))
                         self._world.touch()
                 except ConnectionClosed as closed:
-                    if closed.reason is not None:
-                        self.closes.append(closed.reason.code)
+                    code = closed.reason.code if closed.reason is not None else 1006
+                    if not link.left:
+                        self.closes.append(code)
+                        if code in (1000, 1001) and link.session is not None:
+                            self.sessions.pop(link.session.id, None)  # such a close ends the session
                 nursery.cancel_scope.cancel()
         finally:
             self._links.discard(link)
             if link.session is not None and link.session.link is link:
                 link.session.link = None
-                if (
-                    self.closes
-                    and self.closes[-1] in (1000, 1001)
-                    and socket.closed
-                    and socket.closed.code in (1000, 1001)
-                ):
-                    self.sessions.pop(link.session.id, None)  # such a close ends the session
             self._world.touch()
 
     async def _write(self, link: _Link, receiver: trio.MemoryReceiveChannel[Any]) -> None:
         async for frame in receiver:
             try:
                 if isinstance(frame, tuple):
+                    link.left = True
                     await link.socket.aclose(*frame)
                 elif isinstance(frame, str | bytes):
                     await link.socket.send_message(frame)

@@ -31,7 +31,7 @@ class Inflater:
         self._waiting += data
         if len(self._waiting) > self._max:
             raise TooLarge(f"a compressed message has more than {self._max} bytes")
-        if not data.endswith(SUFFIX):
+        if not self._waiting.endswith(SUFFIX):
             return None
         whole = bytes(self._waiting)
         self._waiting.clear()
