@@ -28,6 +28,7 @@ from platforms.discord.rest import Rest
 
 log = logging.getLogger(__name__)
 
+SHORT_S, MAX_SHORT = 60.0, 3  # beyond that a request to reconnect is an outage like any other
 MARK_EVERY_S = 30.0  # how often the sequence is committed while nothing else is
 
 
@@ -64,8 +65,10 @@ class Receiving:
     async def run(self) -> NoReturn:
         """Receive until cancelled; raises as `Platform.receive`."""
         invalid = False  # the one before could not be resumed
+        short = 0  # how many connections in a row we were soon asked to leave
         while True:
             resumed = self._session is not None
+            begun = trio.current_time()
             ending, lived = await self._connection()
             if not ending.keep:
                 await self._forget_session()
@@ -73,7 +76,8 @@ class Receiving:
                 raise PlatformRefused(ending.words)
             if ending.pause:
                 await trio.sleep(1 + 4 * random.random())
-            again = (ending.asked and lived) or (not ending.keep and resumed and not invalid)
+            short = short + 1 if trio.current_time() - begun < SHORT_S else 0
+            again = (ending.asked and lived and short <= MAX_SHORT) or (not ending.keep and resumed and not invalid)
             if not again:
                 raise PlatformUnavailable(ending.words)
             invalid = not lived

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from hermes.errors import (
     AddressGone,
@@ -32,6 +33,12 @@ from platforms.discord import platform as spec
 TO = Address("discord", DM)
 
 
+@pytest.fixture
+def clock() -> MockClock:
+    """Time that passes fast, for what takes seconds by the protocol; the sockets are real, so it may not jump."""
+    return MockClock(rate=25.0)
+
+
 @dataclass(slots=True)
 class Bench:
     """A platform that is open, and what is around it."""
@@ -52,6 +59,7 @@ class Bench:
             except Exception as exc:
                 raised.append(exc)
                 self.discord.touch()
+                self.inbox.left("receive")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
@@ -231,7 +239,21 @@ async def test_a_reconnect_that_is_asked_for_is_made_at_once() -> None:
         assert raised == []
 
 
-async def test_an_invalid_session_is_followed_by_a_new_one_and_what_was_missed_is_read() -> None:
+async def test_a_gateway_that_asks_for_nothing_but_reconnects_is_left_to_the_core() -> None:
+    async with bench() as on, on.receiving() as raised:
+        for count in range(1, 10):
+            await on.discord.until(
+                lambda count=count: raised or (on.discord.gateway.live and len(on.discord.gateway.paths) == count)
+            )
+            if raised:
+                break
+            on.discord.gateway.send({"op": 7, "d": None, "s": None, "t": None})
+        assert isinstance(raised[0], PlatformUnavailable)
+        assert len(on.discord.gateway.paths) == 4
+        assert len(on.discord.gateway.identifies) == 1
+
+
+async def test_an_invalid_session_is_followed_by_a_new_one_and_what_was_missed_is_read(clock: MockClock) -> None:
     async with bench() as on:
         async with on.receiving():
             await on.discord.until(lambda: on.discord.gateway.live)
@@ -271,12 +293,12 @@ async def test_backfill_that_meets_a_limit_goes_on_the_next_time() -> None:
         on.discord.say("meanwhile")
         while len(on.inbox.events) < 5:
             async with on.receiving() as raised:
-                await on.discord.until(lambda raised=raised: raised or len(on.inbox.events) == 5)
+                await on.inbox.until(lambda raised=raised: raised or len(on.inbox.events) == 5)
         assert {each.text for each in on.inbox.events} == {"before", "missed", "missed too", "meanwhile"}
 
 
-async def test_heartbeats_without_acknowledgement_end_the_connection_and_keep_the_session() -> None:
-    async with bench(world={"heartbeat_s": 1.0, "acks": False}) as on:
+async def test_heartbeats_without_acknowledgement_end_the_connection_and_keep_the_session(clock: MockClock) -> None:
+    async with bench(world={"heartbeat_s": 5.0, "acks": False}) as on:
         await on.received(PlatformUnavailable, "did not acknowledge")
         await on.discord.until(lambda: not on.discord.gateway.connections)
         assert on.discord.gateway.closes == [4000]
@@ -290,14 +312,24 @@ async def test_a_gateway_that_does_not_greet_is_left() -> None:
         await on.received(PlatformUnavailable, "did not answer in time")
 
 
-async def test_a_deaf_gateway_is_found_by_asking() -> None:
-    async with bench(quiet_s=0.05) as on:
-        async with on.receiving():
+async def test_a_deaf_gateway_is_found_by_asking_and_what_it_kept_is_read(clock: MockClock) -> None:
+    async with bench(quiet_s=20.0) as on:
+        async with on.receiving() as raised:
             await on.discord.until(lambda: on.discord.gateway.live)
             on.discord.say("one")
             await on.inbox.until(lambda: len(on.inbox.events) == 1)
-            await on.discord.until(lambda: on.discord.asked("GET", f"/channels/{DM}$"))
-            assert on.inbox.promises["event"] > 0.1
+            await on.discord.until(lambda: len(on.discord.asked("GET", f"/channels/{DM}$")) >= 2)
+            assert raised == []  # silence alone is no fault
+            assert on.inbox.promises["event"] > 20
+            on.discord.forwards = False
+            on.discord.say("nobody hears this")
+            await on.inbox.until(lambda: raised)
+        assert isinstance(raised[0], PlatformUnavailable)
+        assert "does not tell us about" in str(raised[0])
+        on.discord.forwards = True
+        async with on.receiving():
+            await on.inbox.until(lambda: len(on.inbox.events) == 2)
+        assert on.inbox.events[1].text == "nobody hears this"
 
 
 async def test_the_usual_gateway_is_tried_when_the_sessions_own_is_gone() -> None:
