@@ -48,7 +48,7 @@ def test_there_are_samples() -> None:
     assert len(SAMPLES) >= 10
 
 
-def test_an_edit_has_the_messages_id_and_a_preview_is_none() -> None:
+def test_an_edit_names_its_message_and_a_preview_is_none() -> None:
     sample = json.loads((SAMPLES[0].parent / "direct.json").read_bytes())["message"]
     place = Place(sample["channel_id"], 1)
     preview = msgspec.convert(sample, Message)
@@ -56,7 +56,8 @@ def test_an_edit_has_the_messages_id_and_a_preview_is_none() -> None:
     edited = msgspec.convert(sample | {"edited_timestamp": "2026-03-01T12:00:05+00:00"}, Message)
     event = message_event(edited, place, "a", ME, edited=True)
     assert event is not None
-    assert (event.kind, event.id) == ("edited", sample["id"])
+    assert (event.kind, event.edits) == ("edited", sample["id"])
+    assert event.id != sample["id"]  # each edit is an event of its own
 
 
 @pytest.mark.parametrize(
