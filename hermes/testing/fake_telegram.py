@@ -67,6 +67,8 @@ class FakeTelegram:
         webhook: what was set.
         commands: what was registered.
         files: file id -> (path, bytes).
+        refused: calls with another token.
+        down: every call is answered 502, after it was counted.
     """
 
     def __init__(self) -> None:
@@ -83,6 +85,8 @@ class FakeTelegram:
         self.files: dict[str, tuple[str, bytes]] = {}
         self.gone: dict[str, str] = {}
         self.confirmed = 0
+        self.refused = 0
+        self.down = False
         self.counts: Counter[str] = Counter()
         self._next_update = 1000
         self._next_message = 1
@@ -140,11 +144,14 @@ class FakeTelegram:
         if not parts[0].startswith("bot") or len(parts) != 2:
             return _error(404, "Not Found")
         if parts[0] != f"bot{self.token}":
+            self.refused += 1
             return _error(401, "Unauthorized")
         method = parts[1]
         params = {**_params(request), **request.query}
         self.counts[method.lower()] += 1
         self.calls.append(Call(method=method, params=params, at=trio.current_time()))
+        if self.down:
+            return WireAnswer(status=502, body=b"<html>Bad Gateway</html>", headers=(("content-type", "text/html"),))
         fault = self._fault(method)
         if fault is not None and not fault.done:
             return _faulty(fault, None)
