@@ -107,7 +107,9 @@ def _words(text: str, marks: Marks) -> Iterator[Atom]:
         yield Atom(" " if each == "\n" else each.replace("\n", " ") if "\n" in each else each, marks)
 
 
-def _runs(tokens: Iterable[Token], is_link: LinkRule, number: Numbers, marks: Marks) -> Iterator[tuple[str, Marks, bool]]:
+def _runs(
+    tokens: Iterable[Token], is_link: LinkRule, number: Numbers, marks: Marks
+) -> Iterator[tuple[str, Marks, bool]]:
     stack: list[tuple[Marks, str]] = []
     label = ""
     for token in tokens:

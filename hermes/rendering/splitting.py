@@ -26,7 +26,9 @@ Cost = tuple[int, int]  # units, and raw bytes
 _DIALECTS = {"plain": Dialect, "telegram_html": TelegramHtml, "discord": Discord, "markdown": Markdown}
 
 
-def split(text: str, name: Literal["plain", "telegram_html", "discord", "markdown"], unit: Unit, room: int) -> tuple[str, ...]:
+def split(
+    text: str, name: Literal["plain", "telegram_html", "discord", "markdown"], unit: Unit, room: int
+) -> tuple[str, ...]:
     """The parts of a markdown text.
 
     Args:

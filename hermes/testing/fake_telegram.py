@@ -91,6 +91,7 @@ class FakeTelegram:
         self._next_update = 1000
         self._next_message = 1
         self._lot = trio.lowlevel.ParkingLot()
+        self._seen = trio.lowlevel.ParkingLot()
         self._poll = 0
 
     @property
@@ -135,6 +136,10 @@ class FakeTelegram:
         """The words that people see in a chat of what the bot wrote."""
         return [each.text for (where, _), each in self.shown.items() if where == chat]
 
+    async def something_shown(self) -> None:
+        """Wait until a call has shown something."""
+        await self._seen.park()
+
     async def handle(self, request: WireRequest) -> WireAnswer:
         """Answer one request."""
         parts = request.path.strip("/").split("/")
@@ -172,7 +177,9 @@ class FakeTelegram:
             return await self._get_updates(params)
         if method not in METHODS:
             raise TelegramError(404, "Not Found: method not found")
-        return METHODS[method](self, params)
+        found = METHODS[method](self, params)
+        self._seen.unpark_all()
+        return found
 
     async def _get_updates(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         if self.webhook:

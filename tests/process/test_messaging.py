@@ -81,9 +81,13 @@ async def test_a_bad_token_makes_one_attempt_and_a_changed_one_needs_no_restart(
     async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
         write_config(home, sections(telegram, model, token="1:wrong"))
         async with open_gateway_process(home) as gateway:
-            await until(lambda: telegram.refused, "a refusal")
-            found = await state(gateway)
-            assert found["state"] == "parked(refused)"
+
+            async def parked() -> dict[str, Any] | None:
+                found = await state(gateway)
+                return found if found["state"] == "parked(refused)" else None
+
+            found = await until(parked, "a parked account")
+            assert telegram.refused == 1
             assert "BotFather" in found["words"]
             assert (await gateway.client.get("/ready")).status_code == 200  # reported and excused
             assert (await gateway.chat("hi")).status_code == 200

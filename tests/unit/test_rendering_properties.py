@@ -85,7 +85,9 @@ class Reading:
     def task(self, words: str) -> str:
         rest = re.sub(r"^\s*\[[ xX]\]", "", words)
         box = words[: len(words) - len(rest)]
-        return rest if self.dialect in ("telegram_html", "discord") else f"{'[x]' if 'x' in box.lower() else '[ ]'} {rest}"
+        return (
+            rest if self.dialect in ("telegram_html", "discord") else f"{'[x]' if 'x' in box.lower() else '[ ]'} {rest}"
+        )
 
     def table(self, rows: list[list[str]]) -> None:
         head, *others = rows
@@ -107,7 +109,11 @@ class Reading:
                 label = self.line(token.children or ())
                 label = " ".join(label.split())
                 inside = bool(links) and self.links_to(links[-1][0])
-                out.append(label if label and self.links_to(token.attrGet("src")) and not inside else self.beside(label, token.attrGet("src")))
+                out.append(
+                    label
+                    if label and self.links_to(token.attrGet("src")) and not inside
+                    else self.beside(label, token.attrGet("src"))
+                )
             elif token.type == "link_open":
                 links.append((token.attrGet("href") or "", len(out)))
             elif token.type == "link_close":
@@ -221,7 +227,24 @@ def lines(draw: st.DrawFn, most: int = 14) -> str:
 @st.composite
 def codes(draw: st.DrawFn) -> str:
     fence = draw(st.sampled_from(("```", "~~~~", "``````")))
-    body = draw(st.lists(st.sampled_from(("x = 1", "  if a < b && c:", "", "\t# <tag> &amp;", "```", "`" * 5, "long " * 40, "y" * 300, "é日本" * 30)), max_size=9))
+    body = draw(
+        st.lists(
+            st.sampled_from(
+                (
+                    "x = 1",
+                    "  if a < b && c:",
+                    "",
+                    "\t# <tag> &amp;",
+                    "```",
+                    "`" * 5,
+                    "long " * 40,
+                    "y" * 300,
+                    "é日本" * 30,
+                )
+            ),
+            max_size=9,
+        )
+    )
     language = draw(st.sampled_from(("", "python", "c++", "<x>", "a b c", "x" * 40)))
     end = draw(st.sampled_from((fence, fence, "")))
     return "\n".join((fence + language, *body, end))
