@@ -13,8 +13,8 @@ from typing import Literal
 from hermes.rendering.dialect import Dialect, Piece
 from hermes.rendering.leaves import Atom, Container, Leaf, Marks
 from hermes.rendering.marked import Discord, Markdown
-from hermes.rendering.telegram import TelegramHtml
 from hermes.rendering.tables import without_table
+from hermes.rendering.telegram import TelegramHtml
 from hermes.rendering.tree import leaves_of
 from hermes.rendering.units import Unit, fitting, is_visible, size
 
