@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hermes import commands
-from hermes.access import AccessPolicy, escaped, is_shared, judge, session_key
+from hermes.access import AccessPolicy, judge
 from hermes.events import Address, InboundEvent, StoredContent, event_key
 from hermes.ids import new_id
 from hermes.inbound import to_payload
 from hermes.intake import Busy, Intake, Payload, encode_payload
 from hermes.messages import user
+from hermes.session_keys import escaped, is_shared, session_key
 from hermes.store import addresses, context, cursors, inbox, outbox, pairing
 
 KEPT_FOR_MAIL_S = 86_400.0
