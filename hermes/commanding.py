@@ -5,7 +5,7 @@ A command whose row was not ended when the process died is run again at the next
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -31,19 +31,20 @@ RUN_S = 20.0  # for one command
 class Commanding:
     """Runs what people command; see `open_commanding`."""
 
-    def __init__(self, store: Store, sessions: Sessions, replies: Replies, model: Callable[[], str]) -> None:
+    def __init__(self, store: Store, replies: Replies, model: Callable[[], str]) -> None:
         self._store = store
-        self._sessions = sessions
         self._replies = replies
         self._model = model
+        self._sessions: Sessions
         self._waits = trio.Event()
 
     def wake(self) -> None:
         """A command was committed."""
         self._waits.set()
 
-    async def run(self) -> None:
+    async def run(self, sessions: Callable[[], Awaitable[Sessions]]) -> None:
         """Run commands as they come; never returns."""
+        self._sessions = await sessions()
         while True:
             self._waits = trio.Event()
             try:
@@ -134,17 +135,18 @@ def _described(session: SessionRow | None) -> str:
 
 @asynccontextmanager
 async def open_commanding(
-    store: Store, sessions: Sessions, replies: Replies, model: Callable[[], str]
+    store: Store, sessions: Callable[[], Awaitable[Sessions]], replies: Replies, model: Callable[[], str]
 ) -> AsyncIterator[Commanding]:
     """Run commands while inside, also those that an earlier process left.
 
     Args:
+        sessions: gives the sessions once they are open; none is run before.
         model: the name of the model that answers now.
 
     Lifetime: exit = none is being run; what was not ended waits for the next start.
     """
-    commanding = Commanding(store, sessions, replies, model)
+    commanding = Commanding(store, replies, model)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(commanding.run)
+        nursery.start_soon(commanding.run, sessions)
         yield commanding
         nursery.cancel_scope.cancel("left")

@@ -30,7 +30,7 @@ class Reception:
 
     Args:
         store: where events are committed.
-        sessions: woken for what is to be answered.
+        sessions: woken for what is to be answered; None while there are none, whose sweep finds it later.
         config: asked at each delivery: access is what it is now.
         wake_lane: told of an address to which something is to be sent.
         wake_commands: told that a command waits.
@@ -42,7 +42,7 @@ class Reception:
     def __init__(
         self,
         store: Store,
-        sessions: Sessions,
+        sessions: Callable[[], Sessions | None],
         config: Callable[[], Config],
         *,
         wake_lane: Callable[[Address], None],
@@ -77,7 +77,8 @@ class Reception:
         )  # fmt: skip
         done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
-        self._sessions.delivered(done.rows)
+        if (sessions := self._sessions()) is not None:
+            sessions.delivered(done.rows)
         for address in done.addresses:
             self._wake_lane(address)
         if done.commands:
@@ -85,7 +86,8 @@ class Reception:
 
     def left(self, event_id: str) -> None:
         """End the turn of an attended event, or the row before it begins."""
-        self._sessions.left(event_id)
+        if (sessions := self._sessions()) is not None:
+            sessions.left(event_id)
 
     def _is_good(self, event: InboundEvent, account: str) -> bool:
         try:

@@ -1,0 +1,98 @@
+"""What a platform may touch, made for each of its connections: the network, its memory, nothing of ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import trio
+
+from hermes.commands import COMMANDS
+from hermes.errors import PlatformRefused
+from hermes.generation import AccountPlan
+from hermes.platform import Host, RouteHandler
+from hermes.store import Store
+
+if TYPE_CHECKING:
+    from hermes.net import Network
+
+MakeHost = Callable[[AccountPlan], AbstractAsyncContextManager[Host]]
+
+
+class StoredMemory:
+    """An `AccountMemory` in the store."""
+
+    def __init__(self, store: Store, account: str) -> None:
+        self._store = store
+        self._account = account
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        return await self._store.accounts.recall(self._account, key)
+
+    async def put(self, key: str, value: bytes | None) -> None:
+        """Keep a value, committed on return; None forgets it."""
+        await self._store.accounts.keep(self._account, key, value)
+
+
+class NoRoutes:
+    """This gateway's listener serves no webhooks: an account that wants one is refused, in words."""
+
+    def mount(
+        self, name: str, _handler: RouteHandler, *, max_body_bytes: int = 1_048_576
+    ) -> AbstractAsyncContextManager[str]:
+        """Raises PlatformRefused."""
+        raise PlatformRefused(f"webhooks ({name}, {max_body_bytes} bytes) are not served by this version; use polling")
+
+
+class _Hosts:
+    """Hosts over one network, which is opened when the first account needs it: most of its cost is loading the library."""
+
+    def __init__(self, nursery: trio.Nursery, store: Store) -> None:
+        self._nursery = nursery
+        self._store = store
+        self._network: Network | None = None
+        self._opening = trio.Lock()
+
+    @asynccontextmanager
+    async def open(self, plan: AccountPlan) -> AsyncIterator[Host]:
+        """A host for one connection."""
+        network = await self._shared()
+        net, websocket, streams = map(import_module, ("hermes.net", "hermes.net.websocket", "hermes.net.streams"))
+        yield Host(
+            account=plan.account, commands=COMMANDS, routes=NoRoutes(), memory=StoredMemory(self._store, plan.account),
+            http=net.make_http_factory(network), websocket=websocket.make_websocket_factory(network),
+            tcp=streams.make_stream_factory(network), tls=await network.tls(), clock=time.time,
+        )  # fmt: skip
+
+    async def _shared(self) -> Network:
+        async with self._opening:
+            if self._network is None:
+                net = await trio.to_thread.run_sync(import_module, "hermes.net")
+                for more in ("hermes.net.websocket", "hermes.net.streams"):
+                    await trio.to_thread.run_sync(import_module, more)
+                self._network = await self._nursery.start(_keep_open, net.open_network)
+            return self._network
+
+
+async def _keep_open(
+    opened: Callable[[], AbstractAsyncContextManager[Network]],
+    task_status: trio.TaskStatus[Network] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    async with opened() as network:
+        task_status.started(network)
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def open_hosts(store: Store) -> AsyncIterator[MakeHost]:
+    """A maker of hosts for connections, which must all be left before this is.
+
+    Lifetime: exit = the network is closed.
+    """
+    async with trio.open_nursery() as nursery:
+        yield _Hosts(nursery, store).open
+        nursery.cancel_scope.cancel("left")

@@ -1,0 +1,142 @@
+"""The side of the gateway that faces messaging services: accounts, delivery, commands, receiving, nested in this order.
+
+Left from the inside out: first nothing more is received, then commands end, then lanes send what they can, then accounts are left.
+Sessions are opened inside of all this; until they are there, and after they are gone, events are committed all the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from hermes.accounts import AccountStatus
+from hermes.commanding import open_commanding
+from hermes.connections import Connections, open_connections
+from hermes.current import Current
+from hermes.delivery import MARK_ROOM, Delivery, open_delivery
+from hermes.errors import AccountDown
+from hermes.events import Address, StoredContent
+from hermes.generation import AccountPlan
+from hermes.hosting import open_hosts
+from hermes.platform import Capabilities
+from hermes.reception import Reception
+from hermes.sessions import Sessions
+from hermes.settings import Config
+from hermes.stopping import Stop
+from hermes.store import Store
+
+
+class Messaging:
+    """The accounts as the rest of the gateway sees them; it is `Replies` to turns. See `open_messaging`.
+
+    Attributes:
+        connections, delivery: None in a gateway that has no accounts by its mode.
+        reception: what was received.
+    """
+
+    def __init__(self, current: Current) -> None:
+        self.connections: Connections | None = None
+        self.delivery: Delivery | None = None
+        self.reception: Reception | None = None
+        self._current = current
+        self._sessions: Sessions | None = None
+        self._there = trio.Event()
+
+    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
+        """A text as it will be sent to an address; as one plain part where its account is not configured any more."""
+        try:
+            can = self.capabilities(address.account)
+        except AccountDown:
+            return (StoredContent(text=markdown),)
+        return render_parts(markdown, can)
+
+    def wake(self, address: Address) -> None:
+        """Something was committed for this address."""
+        if self.delivery is not None:
+            self.delivery.wake(address)
+
+    def capabilities(self, account: str) -> Capabilities:
+        """What an account's service can do, connected or not. Raises AccountDown for one that is not configured."""
+        configured = self._current.config.platforms.get(account)
+        if configured is None:
+            raise AccountDown(account, "removed", "it is not configured")
+        found: Capabilities = configured.spec.capabilities
+        return found
+
+    def attach(self, sessions: Sessions) -> None:
+        """What is received is answered from here on."""
+        self._sessions = sessions
+        self._there.set()
+
+    async def sessions(self) -> Sessions:
+        """The sessions, once they are open."""
+        await self._there.wait()
+        assert self._sessions is not None
+        return self._sessions
+
+    def sessions_now(self) -> Sessions | None:
+        """The sessions, if they are open."""
+        return self._sessions
+
+    def accounts(self) -> tuple[AccountStatus, ...]:
+        """Each account's state."""
+        return self.connections.table.snapshot(trio.current_time()) if self.connections is not None else ()
+
+    def counts(self) -> Counter[str]:
+        """What became of how many events since the start."""
+        return self.reception.counts if self.reception is not None else Counter()
+
+
+def render_parts(markdown: str, can: Capabilities) -> tuple[StoredContent, ...]:
+    """A text in a service's dialect, each part short enough."""
+    from hermes.rendering import render  # only who speaks to a service pays for the parser
+
+    return tuple(StoredContent(text=each, dialect=can.dialect) for each in render(markdown, can, suffix_room=MARK_ROOM))
+
+
+def plans(config: Config) -> Mapping[str, AccountPlan]:
+    """The configured accounts as connections want them."""
+    return {
+        name: AccountPlan(account=name, spec=each.spec, config=each.config, required=each.required)
+        for name, each in config.platforms.items()
+    }
+
+
+@asynccontextmanager
+async def open_messaging(store: Store, current: Current, stop: Stop, *, mode: str) -> AsyncIterator[Messaging]:
+    """Connect the accounts, deliver, run commands, receive.
+
+    Args:
+        mode: an `embedded` gateway touches no row of any account.
+
+    Lifetime: enter = accounts connect beside, what an earlier process left is being delivered, and events are committed.
+    Exit = as the module says, within what the stop leaves.
+    """
+    messaging = Messaging(current)
+    if mode == "embedded":
+        yield messaging
+        return
+    async with (
+        open_hosts(store) as hosts,
+        open_connections(
+            plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
+            store_ready=store.database.wait_available,
+        ) as connections,
+        open_delivery(
+            store, lease=connections.lease, wait_connected=connections.connected, capabilities=messaging.capabilities,
+            settings=lambda: current.config.delivery, render=render_parts,
+            flush_by=lambda: stop.within(current.config.shutdown.flush_timeout_s),
+            accounts=lambda: current.config.platforms.keys(),
+        ) as delivery,
+        open_commanding(store, messaging.sessions, messaging, lambda: current.config.model.primary.model) as commanding,
+    ):  # fmt: skip
+        current.listen(lambda config: connections.apply(plans(config)))
+        reception = Reception(
+            store, messaging.sessions_now, current, wake_lane=delivery.wake, wake_commands=commanding.wake
+        )
+        messaging.connections, messaging.delivery, messaging.reception = connections, delivery, reception
+        async with connections.receiving(reception.inbox_for, reception.cursors_for):
+            yield messaging
