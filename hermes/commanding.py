@@ -18,7 +18,7 @@ from hermes.observe.logs import get_log
 from hermes.replies import Replies
 from hermes.sessions import Sessions
 from hermes.store import Store
-from hermes.store.reception import COMMAND
+from hermes.store.inbox import COMMAND
 from hermes.store.rows import InboxRow, SessionRow
 
 log = get_log(__name__)

@@ -169,14 +169,11 @@ def _keep_command(con: sqlite3.Connection, place: Place, event: InboundEvent, no
         (
             place.account, event.address.chat, event.address.thread,
             outbox.stored_reply(event.reply) if _tied(event) else None, event.key,
-            COMMAND + session_key(place.access, event), place.platform, f"{place.account}:{event.sender.id}",
+            inbox.COMMAND + session_key(place.access, event), place.platform, f"{place.account}:{event.sender.id}",
             event.sender.id in place.access.admins, encode_payload(Payload(messages=(user(event.text),))), now,
         ),
     ).rowcount  # fmt: skip
     return made > 0
-
-
-COMMAND = "command "  # stands before the session's key in the mailbox's name of a command
 
 
 def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent) -> str:
