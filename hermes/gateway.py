@@ -114,7 +114,7 @@ async def open_gateway(
     ):  # fmt: skip
         health.watch(store, server, sessions, door, messaging)
         messaging.attach(sessions)
-        with mounted(services, sessions, health, current, stop, instance), sessions.admitting():
+        with mounted(services, sessions, messaging, health, current, stop, instance), sessions.admitting():
             addresses = tuple((str(host), port) for host, port in server.addresses if port is not None)
             log_start(addresses, mode, store.recovered)
             announce_start(announce, current.config, addresses, services.new_key, mode)

@@ -87,11 +87,11 @@ def _model(session: SessionRow | None, services: Services) -> str:
 
 async def _whoami(asked: Asked, _services: Services) -> Result:
     closed = sorted(commands.NAMES - asked.policy.usable(asked.person))
+    place = f"{texts.code(str(asked.address))} ({kind_of_chat(asked.key) or 'a chat'})"
     lines = [
         f"You are {texts.code(asked.person)} at {texts.code(asked.address.account)}"
         + (", an admin." if asked.admin else "."),
-        f"This place is {texts.code(str(asked.address))} ({kind_of_chat(asked.key) or 'a chat'}), its conversation"
-        f" {texts.code(asked.key)}.",
+        f"This place is {place}, its conversation {texts.code(asked.key)}.",
         "You may use every command." if not closed else "Not for you: " + ", ".join(f"`/{each}`" for each in closed),
     ]
     return Reply("\n\n".join(lines))

@@ -12,6 +12,8 @@ import trio
 from hermes.errors import StoreUnavailable
 from hermes.events import InboundEvent
 from hermes.net import make_http_factory, open_network
+from hermes.net.streams import make_stream_factory
+from hermes.net.websocket import make_websocket_factory
 from hermes.platform import CommandSpec, Host, RouteHandler
 
 NO_CURSORS: Mapping[str, bytes] = MappingProxyType({})
@@ -110,10 +112,6 @@ class _NoRoutes:
         raise AssertionError(f"this test host has no listener for {name}, {handler}, {max_body_bytes}")
 
 
-def _no_factory(*_: object, **__: object) -> AbstractAsyncContextManager[object]:
-    raise AssertionError("this test host opens nothing of the kind")
-
-
 @asynccontextmanager
 async def open_test_host(
     account: str,
@@ -122,7 +120,7 @@ async def open_test_host(
     memory: TestMemory | None = None,
     clock: Callable[[], float] = lambda: 1_700_000_000.0,
 ) -> AsyncIterator[Host]:
-    """A Host whose HTTP is real, for one account; without routes, WebSockets and plain TCP.
+    """A Host whose network is real, for one account; without routes.
 
     Args:
         account: its id.
@@ -135,6 +133,6 @@ async def open_test_host(
     async with open_network(tls=ssl.create_default_context()) as network:
         yield Host(
             account=account, commands=commands, routes=_NoRoutes(), memory=memory or TestMemory(),
-            http=make_http_factory(network), websocket=_no_factory, tcp=_no_factory,  # type: ignore[arg-type]
+            http=make_http_factory(network), websocket=make_websocket_factory(network), tcp=make_stream_factory(network),
             tls=await network.tls(), clock=clock,
         )  # fmt: skip

@@ -565,7 +565,7 @@ async def test_typing_is_repeated_and_ends_with_its_block(tmp_path: Path, clock:
     async with open_delivering(tmp_path, clock, capabilities=can(typing_every_s=4)) as place:
         async with place.delivery.open_typing(A):
             await trio.sleep(10)
-        assert place.platform.asked("a", "signal") == pytest.approx([0, 4, 8], abs=0.1)
+        assert place.platform.asked("a", "signal") == pytest.approx([0.3, 4.3, 8.3], abs=0.1)
         await trio.sleep(60)
         assert len(place.platform.calls) == 3
 
@@ -581,6 +581,6 @@ async def test_typing_suffers_everything_and_disturbs_nobody(tmp_path: Path, clo
             place.connections.down("one")
             await trio.sleep(60)
         asked = place.platform.asked("a", "signal")
-        assert asked == pytest.approx([0, 4, 13], abs=0.1)
+        assert asked == pytest.approx([0.3, 4.3, 13.3], abs=0.1)
         assert await place.states() == ["sent"]
         assert not math.isinf(trio.current_time())
