@@ -76,7 +76,11 @@ class AccessPolicy:
 
     def may_change(self, person: Person) -> bool:
         """Whether tools with side effects are offered in this person's turns."""
-        return self.admin_tools and person.id in self.admins
+        return self.may_change_id(person.id)
+
+    def may_change_id(self, person: str) -> bool:
+        """The same by the person's id."""
+        return self.admin_tools and person in self.admins
 
     def may_use(self, person: str, command: str) -> Use:
         """Whether a person who may speak may use a command, by their id and its proper name; `admins` and `disabled` say why not."""

@@ -13,7 +13,6 @@ from typing import Final
 from hermes import commands
 from hermes.commands import texts
 from hermes.commands.services import Asked, Reply, Restart, Resubmit, Result, Services
-from hermes.events import Person
 from hermes.session_keys import kind_of_chat
 from hermes.store.conversations import MAX_EXCHANGES
 from hermes.store.rows import SessionRow
@@ -105,7 +104,7 @@ async def _say(asked: Asked, _services: Services) -> Result:
 
 
 async def _retry(asked: Asked, services: Services) -> Result:
-    may_change = asked.policy.may_change(Person(asked.person))
+    may_change = asked.policy.may_change_id(asked.person)
     done = await services.conversations.retry(asked.row, asked.key, may_change=may_change)
     services.turns.forget(asked.key)
     return Reply(texts.retried(done), again=done.what == "done")

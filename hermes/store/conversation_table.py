@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from hermes.events import Address
+from collections.abc import Callable, Sequence
+
+from hermes.events import Address, StoredContent
 from hermes.ids import new_id
+from hermes.intake import Busy
 from hermes.store import conversations
 from hermes.store.conversations import Outcome
 from hermes.store.rows import InboxRow, SessionRow
@@ -40,6 +43,18 @@ class ConversationTable(Tables):
     async def retry(self, command: InboxRow, key: str, *, may_change: bool) -> Outcome:
         """Take the last exchange out of the history and ask again."""
         return await self._write(conversations.retry, command, key, may_change, self._clock())
+
+    async def resubmit(self, command: InboxRow, key: str, text: str, busy: Busy, *, may_change: bool) -> None:
+        """End a command whose words are a message, and put that into the mailbox."""
+        await self._write(conversations.resubmit, command, key, text, busy, may_change, self._clock())
+
+    async def finish_restart(self, command: InboxRow, reply: Sequence[StoredContent]) -> None:
+        """End a command that restarts the gateway."""
+        await self._write(conversations.finish_restart, command, reply, self._clock())
+
+    async def say_back(self, words: Callable[[Address], Sequence[StoredContent]]) -> list[Address]:
+        """Say once, where it was restarted from, that the gateway is back."""
+        return await self._write(conversations.say_back, words, self._clock())
 
     async def set_home(self, command: InboxRow) -> Outcome:
         """Remember where the command was typed."""

@@ -8,20 +8,22 @@ so what is done here never meets a turn that begins meanwhile.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
-from hermes.events import Address
-from hermes.intake import Intake, Payload
-from hermes.messages import decode_message
+from hermes.events import Address, StoredContent
+from hermes.ids import new_id
+from hermes.intake import Busy, Intake, Payload
+from hermes.messages import decode_message, user
 from hermes.session_keys import is_personal, owns
-from hermes.store import cursors, inbox, sessions, steps
+from hermes.store import cursors, inbox, outbox, sessions, steps
 from hermes.store.rows import InboxRow, SessionRow
 
 MAX_EXCHANGES = 20
 HOME = "home address"  # of an account's memory
+BACK = "restarted from"  # likewise
 
 What = Literal["done", "nothing", "busy", "unknown", "same", "elsewhere"]
 
@@ -58,14 +60,14 @@ def once(con: sqlite3.Connection, command: InboxRow, act: Callable[[], Outcome])
 
 
 def begin_anew(
-    con: sqlite3.Connection, command: InboxRow, key: str, new_id: str, title: str | None, now: float
+    con: sqlite3.Connection, command: InboxRow, key: str, made_id: str, title: str | None, now: float
 ) -> Outcome:
     """End the conversation that a key names and begin an empty one, which gets what waits; `nothing` if it is empty already."""
 
     def act() -> Outcome:
-        ended = sessions.renew(con, key, new_id, "new", now)
+        ended = sessions.renew(con, key, made_id, "new", now)
         if title is not None:
-            _open(con, command, key, new_id, now)
+            _open(con, command, key, made_id, now)
             con.execute("UPDATE sessions SET title = ? WHERE key = ? AND ended_at IS NULL", (title, key))
         return Outcome(what="nothing" if ended is None else "done", title=title)
 
@@ -73,7 +75,7 @@ def begin_anew(
 
 
 def set_title(
-    con: sqlite3.Connection, command: InboxRow, key: str, new_id: str, title: str | None, now: float
+    con: sqlite3.Connection, command: InboxRow, key: str, made_id: str, title: str | None, now: float
 ) -> Outcome:
     """Name the conversation that a key names; it is begun if there is none. Without a title, tell the one it has."""
     session = sessions.get_open(con, key)
@@ -81,15 +83,15 @@ def set_title(
         return Outcome(what="nothing" if session is None else "done", title=session.title if session else None)
 
     def act() -> Outcome:
-        sessions.update(con, _open(con, command, key, new_id, now).id, now, title=title)
+        sessions.update(con, _open(con, command, key, made_id, now).id, now, title=title)
         return Outcome(what="done", title=title)
 
     return once(con, command, act)
 
 
-def _open(con: sqlite3.Connection, command: InboxRow, key: str, new_id: str, now: float) -> SessionRow:
+def _open(con: sqlite3.Connection, command: InboxRow, key: str, made_id: str, now: float) -> SessionRow:
     return sessions.get_open(con, key) or sessions.create(
-        con, session_id=new_id, key=key, source=command.source, principal=command.principal, now=now
+        con, session_id=made_id, key=key, source=command.source, principal=command.principal, now=now
     )
 
 
@@ -121,7 +123,9 @@ def resume(con: sqlite3.Connection, command: InboxRow, key: str, session_id: str
     return once(con, command, act)
 
 
-def branch(con: sqlite3.Connection, command: InboxRow, key: str, new_id: str, title: str | None, now: float) -> Outcome:
+def branch(
+    con: sqlite3.Connection, command: InboxRow, key: str, made_id: str, title: str | None, now: float
+) -> Outcome:
     """Go on in a copy of the conversation that a key names; what was said so far stays as it is in the one that was copied."""
 
     def act() -> Outcome:
@@ -130,9 +134,9 @@ def branch(con: sqlite3.Connection, command: InboxRow, key: str, new_id: str, ti
             return Outcome(what="nothing")
         if _is_busy(con, command, key):
             return Outcome(what="busy")
-        made = sessions.fork(con, session.id, new_id, now, title=title, upto=None)
+        made = sessions.fork(con, session.id, made_id, now, title=title, upto=None)
         following = _put_away(con, key, "branch", now)
-        con.execute("UPDATE sessions SET key = ?, next_event = ? WHERE id = ?", (key, following, new_id))
+        con.execute("UPDATE sessions SET key = ?, next_event = ? WHERE id = ?", (key, following, made_id))
         return Outcome(what="done", title=made.title)
 
     return once(con, command, act)
@@ -261,6 +265,33 @@ def _first_words(bodies: Iterable[bytes]) -> str:
     return next((each.text[:200] for each in map(decode_message, bodies) if each.role == "user"), "")
 
 
+def resubmit(
+    con: sqlite3.Connection, command: InboxRow, key: str, text: str, busy: Busy, may_change: bool, now: float
+) -> None:
+    """End a command whose words are a message of the person, and put that into the mailbox."""
+    intake = Intake(
+        session_key=key, event_id=f"{command.event_id}/said", mode="detached", principal=command.principal,
+        session_id=new_id("sess"), source=command.source, payload=Payload(messages=(user(text),)), account=command.account,
+        chat=command.chat, thread=command.thread, reply=command.reply, busy=busy, may_change=may_change,
+    )  # fmt: skip
+    inbox.accept(con, intake, now, 0.0)
+    inbox.finish_command(con, command, (), now)
+
+
+def finish_restart(con: sqlite3.Connection, command: InboxRow, reply: Sequence[StoredContent], now: float) -> None:
+    """End a command that restarts the gateway, with its answer; where it was typed, `say_back` is said at the next start."""
+    inbox.finish_command(con, command, reply, now)
+    if command.address is not None:
+        cursors.keep(con, command.account, BACK, msgspec.json.encode(command.address), now)
+
+
+def say_back(con: sqlite3.Connection, words: Callable[[Address], Sequence[StoredContent]], now: float) -> list[Address]:
+    """Say once, where it was restarted from, that the gateway is back. Returns where something is to be sent."""
+    kept = con.execute("DELETE FROM account_memory WHERE key = ? RETURNING value", (BACK,)).fetchall()
+    told = [address for (value,) in kept if (address := _address(value)) is not None]
+    return [outbox.add(con, to, words(to), reply=None, source="command", turn_id=None, now=now).address for to in told]
+
+
 def set_home(con: sqlite3.Connection, command: InboxRow, now: float) -> Outcome:
     """Remember where the command was typed as the place for what nobody asked for at a place of its own."""
     if command.address is None:
@@ -272,7 +303,11 @@ def set_home(con: sqlite3.Connection, command: InboxRow, now: float) -> Outcome:
 def home(con: sqlite3.Connection, account: str) -> Address | None:
     """The place that `set_home` remembered."""
     kept = cursors.recall(con, account, HOME)
+    return None if kept is None else _address(kept)
+
+
+def _address(kept: bytes) -> Address | None:
     try:
-        return None if kept is None else msgspec.json.decode(kept, type=Address)
+        return msgspec.json.decode(kept, type=Address)
     except msgspec.DecodeError:  # written by another version
         return None

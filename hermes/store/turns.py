@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from hermes.access import AccessPolicy, still_allowed
-from hermes.events import Person, StoredContent
+from hermes.events import StoredContent
 from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.session_keys import kind_of_chat
@@ -134,7 +134,7 @@ def _rights(event: InboxRow, look: TakeUp) -> bool:
     """Whether tools with side effects are offered: what was granted when it came, and has not been taken back."""
     if event.account == HTTP or (policy := look.access(event.account)) is None:
         return event.may_change
-    return event.may_change and policy.may_change(Person(event.principal.partition(":")[2]))
+    return event.may_change and policy.may_change_id(event.principal.partition(":")[2])
 
 
 def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
