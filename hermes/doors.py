@@ -18,6 +18,7 @@ from hermes.http.services import Services
 from hermes.instance import Instance
 from hermes.messaging import Messaging
 from hermes.observe.logs import get_log
+from hermes.pairing_control import pairing_actions
 from hermes.sessions import Sessions
 from hermes.settings import Config, HttpConfig
 from hermes.stopping import Stop
@@ -120,6 +121,7 @@ def mounted(
     services.control = dict(control_actions(services, current, stop))
     if services.store is not None:
         services.control.update(account_actions(services.store, messaging))
+        services.control.update(pairing_actions(services.store, lambda: current.config.platforms.keys()))
     health.instance = instance
     services.sessions = sessions
     try:

@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
-from hermes.commanding import open_commanding
+from hermes.commanding import GatewayView, open_commanding
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
 from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
@@ -27,7 +28,7 @@ from hermes.reception import Reception
 from hermes.replies import Draw
 from hermes.sessions import Sessions
 from hermes.settings import Config
-from hermes.stopping import Stop
+from hermes.stopping import RESTART_CODE, Stop
 from hermes.store import Store
 from hermes.store.rows import Claim
 
@@ -100,6 +101,11 @@ class Messaging:
         """The sessions, if they are open."""
         return self._sessions
 
+    def policy(self, account: str) -> AccessPolicy | None:
+        """Who may speak at an account now; None for one that is not configured (any more)."""
+        configured = self._current.config.platforms.get(account)
+        return None if configured is None else configured.access
+
     def accounts(self) -> tuple[AccountStatus, ...]:
         """Each account's state."""
         return self.connections.table.snapshot(trio.current_time()) if self.connections is not None else ()
@@ -167,7 +173,14 @@ async def open_messaging(
             flush_by=lambda: stop.within(current.config.shutdown.flush_timeout_s),
             accounts=lambda: current.config.platforms.keys(),
         ) as delivery,
-        open_commanding(store, messaging.sessions, messaging, lambda: current.config.model.primary.model) as commanding,
+        open_commanding(
+            store, messaging.sessions, messaging,
+            GatewayView(
+                store=store, model=lambda: current.config.model.primary.model, accounts=messaging.accounts,
+                retry_account=connections.retry, policy=messaging.policy,
+                restart=lambda: stop.request("/restart", current.config.shutdown.total_s, exit_code=RESTART_CODE),
+            ),
+        ) as commanding,
     ):  # fmt: skip
         current.listen(lambda config: connections.apply(plans(config)))
         reception = Reception(

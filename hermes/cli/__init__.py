@@ -24,6 +24,7 @@ COMMANDS: Final = MappingProxyType(
         "reload": "make the running gateway read its configuration again",
         "sessions": "list, show, export or delete conversations",
         "platform": "list platforms, check an account at its service, try one again",
+        "pairing": "list, approve or revoke people who wrote without being let in",
         "outbox": "list, retry or drop what is to be delivered",
         "send": "have the running gateway send a text",
         "config": "check or show the configuration",
