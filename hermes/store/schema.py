@@ -200,6 +200,9 @@ CREATE INDEX outbox_done ON outbox (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_turn ON outbox (turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX outbox_dead ON outbox (id) WHERE state IN ('rejected', 'held');
 
+CREATE INDEX sessions_of_principal ON sessions (principal) WHERE expires_at IS NULL;
+CREATE INDEX sessions_of_key ON sessions (key) WHERE expires_at IS NULL;
+
 CREATE TABLE allowed (
     account TEXT NOT NULL,
     person TEXT NOT NULL,
