@@ -159,7 +159,7 @@ CREATE TABLE account_memory (
 ALTER TABLE inbox ADD COLUMN thread TEXT;
 ALTER TABLE inbox ADD COLUMN reply BLOB;
 CREATE INDEX inbox_context ON inbox (account, chat, id) WHERE state = 'context' AND turn_id IS NULL;
-CREATE INDEX inbox_commands ON inbox (id) WHERE state = 'pending' AND kind = 'command';
+CREATE INDEX inbox_commands ON inbox (session_key, id) WHERE state = 'pending' AND kind = 'command';
 
 CREATE TABLE addresses (
     account TEXT NOT NULL,
