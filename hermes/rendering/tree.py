@@ -151,5 +151,5 @@ def strong(atoms: tuple[Atom, ...]) -> tuple[Atom, ...]:
     """The same in bold."""
     mark = Mark("strong")
     return tuple(
-        each if mark in each.marks else each._replace(marks=(mark, *each.marks)) for each in atoms
+        each._replace(marks=(mark, *(other for other in each.marks if other.kind != "strong"))) for each in atoms
     )
