@@ -267,5 +267,5 @@ def finish_command(con: sqlite3.Connection, event: InboxRow, reply: Sequence[Sto
 
 def command_waits(con: sqlite3.Connection, key: str) -> bool:
     """Whether a command for this mailbox is still to be run."""
-    query = "SELECT 1 FROM inbox WHERE state = 'pending' AND kind = 'command' AND session_key = ? LIMIT 1"
+    query = f"SELECT 1 FROM inbox WHERE session_key = ? AND {WAITING} LIMIT 1"
     return con.execute(query, (COMMAND + key,)).fetchone() is not None
