@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -164,7 +164,7 @@ async def _multipart(parts: tuple[UploadPart, ...], stack: AsyncExitStack) -> tu
     sizes = [len(part.content) if isinstance(part.content, bytes) else part.content.size_bytes for part in parts]
     length = sum(map(len, heads)) + sum(sizes) + 2 * len(parts) + len(tail)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes, None]:
         for head, content, size in zip(heads, contents, sizes, strict=True):
             yield head
             if isinstance(content, bytes):
