@@ -16,17 +16,21 @@ from hermes.accounts import AccountStatus
 from hermes.commanding import open_commanding
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
-from hermes.delivery import MARK_ROOM, Delivery, open_delivery
+from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
 from hermes.errors import AccountDown
 from hermes.events import Address, StoredContent
 from hermes.generation import AccountPlan
 from hermes.hosting import open_hosts
 from hermes.platform import Capabilities
 from hermes.reception import Reception
+from hermes.replies import Draw
 from hermes.sessions import Sessions
 from hermes.settings import Config
 from hermes.stopping import Stop
 from hermes.store import Store
+from hermes.store.rows import Claim
+
+DRAW_S = 0.2
 
 
 class Messaging:
@@ -58,6 +62,20 @@ class Messaging:
         if self.delivery is not None:
             self.delivery.wake(address)
 
+    @asynccontextmanager
+    async def showing(self, claim: Claim) -> AsyncIterator[Draw | None]:
+        """Show that a turn is at work, and its reply while it is written."""
+        row = claim.rows[-1]
+        if self.delivery is None or row.address is None:
+            yield None
+            return
+        old = row.turn_id if claim.resumed else None
+        async with (
+            self.delivery.open_typing(row.address),
+            self.delivery.open_live(row.address, reply=row.reply, turn_id=claim.turn_id, resumes=old) as live,
+        ):
+            yield _Drawing(live)
+
     def capabilities(self, account: str) -> Capabilities:
         """What an account's service can do, connected or not. Raises AccountDown for one that is not configured."""
         configured = self._current.config.platforms.get(account)
@@ -88,6 +106,20 @@ class Messaging:
     def counts(self) -> Counter[str]:
         """What became of how many events since the start."""
         return self.reception.counts if self.reception is not None else Counter()
+
+
+class _Drawing:
+    """Hands on what a reply is so far, now and then: joining it for each token would cost more than the tokens."""
+
+    def __init__(self, live: LiveReply) -> None:
+        self._live = live
+        self._next = trio.current_time()
+
+    def __call__(self, pieces: Sequence[str]) -> None:
+        now = trio.current_time()
+        if now >= self._next:
+            self._next = now + DRAW_S
+            self._live.update("".join(pieces))
 
 
 def render_parts(markdown: str, can: Capabilities) -> tuple[StoredContent, ...]:

@@ -5,11 +5,17 @@ Every final state but `context` and `command` shows itself to the person who wro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Protocol
 
 from hermes.events import Address, StoredContent
 from hermes.intake import Failure, TurnEnd
+
+if TYPE_CHECKING:
+    from hermes.store.rows import Claim
+
+Draw = Callable[[Sequence[str]], None]  # the pieces of the reply so far
 
 _RETRY = "Send it again, or /retry."
 
@@ -25,6 +31,13 @@ class Replies(Protocol):
         """Something was committed for this address; a hint."""
         ...
 
+    def showing(self, claim: Claim) -> AbstractAsyncContextManager[Draw | None]:
+        """Show that a turn is at work, and its reply while it is written; None where nobody would see it.
+
+        Lifetime: exit = nothing more is shown of it but by its end.
+        """
+        ...
+
 
 class NoReplies:
     """For a gateway without accounts."""
@@ -35,6 +48,10 @@ class NoReplies:
 
     def wake(self, _address: Address) -> None:
         """Nothing to wake."""
+
+    def showing(self, _claim: Claim) -> AbstractAsyncContextManager[Draw | None]:
+        """Nothing is shown."""
+        return nullcontext()
 
 
 def reply_text(end: TurnEnd, rows: str) -> str:

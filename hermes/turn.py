@@ -24,7 +24,7 @@ from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolS
 from hermes.journal import TurnJournal, events_to_keep
 from hermes.messages import Message, Usage
 from hermes.observe.logs import get_log
-from hermes.replies import Replies, reply_text
+from hermes.replies import Draw, Replies, reply_text
 from hermes.store import Store
 from hermes.store.rows import Claim
 from hermes.store.steps import TurnGone
@@ -53,6 +53,7 @@ class Turn:
         self._shown: list[str] = []  # words of the reply that is being said
         self._touched = False  # something was shown, or may have been changed
         self._usage = Usage()
+        self._draw: Draw | None = None
         self._scope = trio.CancelScope()
 
     @property
@@ -100,9 +101,10 @@ class Turn:
                 self._scope.deadline = trio.current_time() + timeout_s
                 history = await remember()
                 await trio.lowlevel.checkpoint_if_cancelled()  # ended before it began: no model is asked
-                ended = await run_loop(
-                    settings, history, door=door, journal=journal, emit=self._emit, spent=self._spend
-                )
+                async with replies.showing(self.claim) as self._draw:
+                    ended = await run_loop(
+                        settings, history, door=door, journal=journal, emit=self._emit, spent=self._spend
+                    )
             if ended is None and self.cut is None:
                 self.cut = Cut(reason="deadline")
         except Exception as error:
@@ -121,6 +123,8 @@ class Turn:
         if isinstance(event, TextEvent):
             self._shown.append(event.text)
             self._touched = True
+            if self._draw is not None:
+                self._draw(self._shown)
         elif isinstance(event, CallEvent):
             self._touched = True
         elif isinstance(event, (StepEvent, ToolStarted)):

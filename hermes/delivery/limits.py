@@ -5,20 +5,18 @@ A limit pauses what it names and nothing else: a chat with all its threads, one 
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from typing import Literal
 
+from hermes.backoff import full_jitter, sane_retry_after
 from hermes.errors import RateLimited
 from hermes.events import Address
 
 Method = Literal["send", "edit", "signal"]
 
 SHORTEST_S = 0.25  # a limit that is over at once would be asked again and again
-LONGEST_S = 86_400.0
 MOST_PAUSED = 1000  # chats of one account; with more of them the account itself is paused
-MOST_DOUBLINGS = 32
 
 
 class Limits:
@@ -43,7 +41,7 @@ class Limits:
 
     def limit(self, address: Address, method: Method, error: RateLimited) -> float:
         """Take over what a service asks for. Returns until when."""
-        until = self._clock() + sane(error.retry_after_s)
+        until = self._clock() + max(SHORTEST_S, sane_retry_after(error.retry_after_s))
         match error.scope:
             case "account":
                 self._accounts[address.account] = max(until, self._accounts.get(address.account, 0.0))
@@ -61,9 +59,8 @@ class Limits:
         lanes = self._lanes.setdefault(address.account, {})
         failures = lanes.get(address, (0.0, 0))[1] + 1
         first, longest = self._backoff()
-        bound = min(longest, first * 2.0 ** min(failures - 1, MOST_DOUBLINGS))
-        asked = 0.0 if retry_after_s is None or math.isnan(retry_after_s) else min(max(retry_after_s, 0.0), LONGEST_S)
-        until = self._clock() + max(self._rng.uniform(0.0, bound), asked)
+        pause = full_jitter(failures, base_s=first, max_s=longest, rng=self._rng)
+        until = self._clock() + max(pause, sane_retry_after(retry_after_s))
         lanes[address] = (until, failures)
         self._bound(address.account)
         return until
@@ -109,8 +106,3 @@ class Limits:
             self._accounts[account] = max(latest, self._accounts.get(account, 0.0))
             self._chats.pop(account, None)
             self._lanes.pop(account, None)
-
-
-def sane(retry_after_s: float) -> float:
-    """What a service asks for, as seconds between a quarter and a day."""
-    return SHORTEST_S if math.isnan(retry_after_s) else min(max(retry_after_s, SHORTEST_S), LONGEST_S)

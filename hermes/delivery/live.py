@@ -33,7 +33,7 @@ class DraftTimes:
     """When the next draft may be shown in each chat."""
 
     def __init__(self, interval_s: Callable[[], float]) -> None:
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._next: dict[tuple[str, str], float] = {}
 
     def next_at(self, address: Address) -> float:
@@ -45,7 +45,7 @@ class DraftTimes:
         now = trio.current_time()
         if len(self._next) >= MOST_CHATS:
             self._next = {chat: when for chat, when in self._next.items() if when > now}
-        self._next[address.account, address.chat] = now + self._interval_s()
+        self._next[address.account, address.chat] = now + self.interval_s()
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class LiveReply:
         self._scope = trio.CancelScope()
         self._sending = False  # the first request of a part may have left
         self._over = False
-        self._quiet_until = 0.0
+        self._quiet_until = trio.current_time() + times.interval_s()  # a quick reply is shown once, whole
         self._failures = 0
         self.ended = trio.Event()
 

@@ -81,11 +81,21 @@ def gone(con: sqlite3.Connection, address: Address, reason: str, now: float) -> 
 
 
 def address_is_back(con: sqlite3.Connection, address: Address) -> None:
-    """Forget that a chat was gone: something came from there. Its threads are believed in again as well."""
+    """Forget that a chat was gone, or moved: something came from there. Its threads are believed in again as well.
+
+    For every inbound event but `moved`, in its transaction.
+    """
     con.execute(
         "UPDATE addresses SET gone_at = NULL, gone_reason = NULL, moved_to = NULL"
         " WHERE account = ? AND chat = ? AND gone_at IS NOT NULL",
         (address.account, address.chat),
+    )
+
+
+def believe(con: sqlite3.Connection, address: Address) -> None:
+    """Try an address again that was gone; a chat that moved is still followed."""
+    con.execute(
+        f"UPDATE addresses SET gone_at = NULL, gone_reason = NULL WHERE {_AT} AND moved_to IS NULL", at(address)
     )
 
 

@@ -94,7 +94,7 @@ def finish_live(
 
     Args:
         parts: the whole reply; the shown ones that are left over are shortened.
-        reply: what it answers, for a part that was not shown before.
+        reply: what it answers.
         resumes: the turn that died while it wrote this reply; what it showed is edited, too.
 
     Without anything live it is `outbox.add`.
@@ -107,24 +107,29 @@ def finish_live(
     ).fetchall()
     if not rows:
         return outbox.add(con, address, parts, reply=reply, source=source, turn_id=turn_id, now=now)
-    place = addresses.reserve(con, addresses.of(*rows[0][1:4]), len(rows), now)
-    for number, (row, *_, is_shown, doubtful) in enumerate(rows):
+    for number, (row, account, chat, thread, _, is_shown, doubtful) in enumerate(rows):
+        place = addresses.reserve(con, addresses.of(account, chat, thread), 1, now)
         if place.gone is not None:
             outbox.end(con, row, "rejected", place.gone, now)
-            continue
-        if number >= len(parts):
+        elif number >= len(parts):
             _leave_over(con, row, is_shown, now)
-            continue
-        # What is not in the chat yet has no place there: it comes after what was committed since.
-        con.execute(
-            "UPDATE outbox SET state = ?, content = ?, created_at = ?, boot_id = NULL,"
-            " seq = CASE WHEN ? THEN seq ELSE ? END WHERE id = ?",
-            (
-                "ambiguous" if doubtful else "pending", encode_content(parts[number]), now, is_shown,
-                place.first + number, row,
-            ),
-        )  # fmt: skip
-    rest = outbox.add(con, place.address, parts[len(rows) :], reply=None, source=source, turn_id=turn_id, now=now)
+        else:  # what is not in the chat yet has no place there: it comes after what was committed since
+            con.execute(
+                "UPDATE outbox SET state = ?, content = ?, created_at = ?, boot_id = NULL,"
+                " seq = CASE WHEN ? THEN seq ELSE ? END WHERE id = ?",
+                (
+                    "ambiguous" if doubtful else "pending", encode_content(parts[number]), now, is_shown, place.first, row,
+                ),
+            )  # fmt: skip
+    rest = outbox.add(
+        con,
+        place.address,
+        parts[len(rows) :],
+        reply=outbox.reply_for(reply, 1),
+        source=source,
+        turn_id=turn_id,
+        now=now,
+    )
     return Added(address=place.address, keys=(*(each[4] for each in rows[: len(parts)]), *rest.keys), gone=place.gone)
 
 

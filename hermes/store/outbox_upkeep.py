@@ -12,7 +12,7 @@ import msgspec
 from hermes.events import Address, decode_content
 from hermes.settings import RetentionConfig
 from hermes.store import addresses, live_parts
-from hermes.store.addresses import OPEN, WAITING, at
+from hermes.store.addresses import OPEN, WAITING
 from hermes.store.outbox import APPROVED, DOUBT, DRAFT
 
 BATCH = 500
@@ -143,7 +143,7 @@ def retry(con: sqlite3.Connection, key: str, now: float) -> Address | None:
     if not found:
         return None
     address = addresses.of(*found[0][1:])
-    addresses.address_is_back(con, address)
+    addresses.believe(con, address)
     place = addresses.reserve(con, address, 1, now)
     con.execute(
         "UPDATE outbox SET state = CASE doubtful WHEN 0 THEN 'pending' ELSE 'ambiguous' END,"
@@ -169,16 +169,6 @@ def state_of(con: sqlite3.Connection, key: str) -> tuple[str, str | None] | None
     """State and reason of a part, for who waits for it."""
     found = con.execute("SELECT state, reason FROM outbox WHERE key = ?", (key,)).fetchall()
     return found[0] if found else None
-
-
-def waits_at(con: sqlite3.Connection, address: Address) -> int:
-    """How many parts wait or are being sent at an address."""
-    return int(
-        con.execute(
-            f"SELECT count(*) FROM outbox WHERE account = ? AND chat = ? AND thread = ? AND {OPEN} AND state != 'live'",
-            at(address),
-        ).fetchall()[0][0]
-    )
 
 
 def forget(con: sqlite3.Connection, settings: RetentionConfig, now: float) -> int:

@@ -15,7 +15,7 @@ import msgspec
 from hermes.events import StoredContent
 from hermes.intake import Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
-from hermes.store import context, inbox, outbox, responses, sessions, steps
+from hermes.store import context, inbox, live_parts, responses, sessions, steps
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
 
@@ -237,10 +237,18 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
 
 
 def _say(con: sqlite3.Connection, how: Finish, now: float) -> None:
-    """Have the reply shown where it was asked for."""
-    row = how.claim.rows[-1]
-    if row.address is not None and how.reply:
-        outbox.add(con, row.address, how.reply, reply=row.reply, source="turn", turn_id=how.claim.turn_id, now=now)
+    """Have the reply shown where it was asked for; what is shown of it already is made to agree."""
+    claim = how.claim
+    row = claim.rows[-1]
+    if row.address is None:
+        return
+    if how.reply:
+        live_parts.finish_live(
+            con, row.address, how.reply, reply=row.reply, source="turn", turn_id=claim.turn_id, now=now,
+            resumes=row.turn_id if claim.resumed else None,
+        )  # fmt: skip
+    elif how.rows != "pending":  # a turn that is resumed goes on with what it has shown
+        live_parts.end_live(con, claim.turn_id, now)
 
 
 def _add(con: sqlite3.Connection, how: Finish, now: float) -> tuple[tuple[Message, ...], Sequence[Message]]:

@@ -51,8 +51,10 @@ class Place:
 
     async def until(self, *states: str) -> None:
         """Wait until the rows have these states."""
-        while await self.states() != list(states):  # noqa: ASYNC110  # an observable fact
-            await trio.sleep(0.05)
+        pause = 0.05
+        while await self.states() != list(states):
+            await trio.sleep(pause)
+            pause = min(pause * 1.2, 0.5)
 
     async def until_shown(self, *texts: str, chat: str = "a") -> None:
         """Wait until a chat shows these messages."""

@@ -44,10 +44,10 @@ async def _serve(handler: Handler, stream: trio.abc.Stream) -> None:
             with reader.opening:
                 request = await wrap_server_stream(cast("trio.Nursery", reader), stream, receive_buffer_size=65_536)
             if request is not None:
-                with suppress(ENDED):
+                with suppress(*ENDED):
                     await handler(request)
                 with trio.move_on_after(CLOSE_S):
-                    with suppress(ENDED):
+                    with suppress(*ENDED):
                         await request._connection.aclose()
             nursery.cancel_scope.cancel()
     finally:

@@ -20,6 +20,7 @@ from hermes.errors import (
     RateLimited,
     SendRejected,
     SendUncertain,
+    StoreUnavailable,
     Unreachable,
     WebSocketClosed,
 )
@@ -72,6 +73,7 @@ async def test_an_idle_address_has_no_task(tmp_path: Path, clock: MockClock) -> 
 
 async def test_one_part_in_two_transactions(tmp_path: Path, clock: MockClock) -> None:
     async with open_delivering(tmp_path, clock) as place:
+        await trio.sleep(1)  # the first sweep is over
         await place.store.outbox.add(A, say("1", "2", "3"), reply=None, source="test")
         before = place.store.database.statistics().transactions
         place.delivery.wake(A)
@@ -357,8 +359,10 @@ async def test_a_slow_chat_makes_no_other_wait(tmp_path: Path, clock: MockClock)
         for number in range(100):
             await place.post("x", at=Address(account="one", chat=f"c{number}"))
         await place.until("sending", *["sent"] * 100)
+        assert trio.current_time() < 1
         hangs.set()
         await place.until(*["sent"] * 101)
+        assert len(place.platform.calls) == 101
 
 
 async def test_thousands_of_addresses_share_a_bounded_number_of_tasks(tmp_path: Path, clock: MockClock) -> None:
@@ -480,6 +484,33 @@ async def test_dropping_ends_a_part_that_waits(tmp_path: Path, clock: MockClock)
         assert await place.rows() == [("rejected", "dropped by a person")]
 
 
+async def test_a_store_that_is_away_loses_and_repeats_nothing(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_delivering(tmp_path, clock) as place:
+        table, away = type(place.store.outbox), 0
+
+        def sometimes(method: Any) -> Any:
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                nonlocal away
+                away += 1
+                await trio.sleep(0.1)
+                if away % 3:
+                    raise StoreUnavailable("full")
+                return await method(*args, **kwargs)
+
+            return call
+
+        for name in ("advance", "settle", "open_accounts", "keep_up"):
+            monkeypatch.setattr(table, name, sometimes(getattr(table, name)))
+        place.platform.next("a", refuses(RateLimited("slowly", retry_after_s=1)))
+        await place.post("1", "2", "3")
+        await place.until("sent", "sent", "sent")
+        assert place.platform.texts("a") == ["1", "2", "3"]
+        assert len(place.platform.calls) == 4
+        assert away > 10
+
+
 # --- the end, and death
 
 
@@ -534,7 +565,7 @@ async def test_typing_is_repeated_and_ends_with_its_block(tmp_path: Path, clock:
     async with open_delivering(tmp_path, clock, capabilities=can(typing_every_s=4)) as place:
         async with place.delivery.open_typing(A):
             await trio.sleep(10)
-        assert place.platform.asked("a", "signal") == pytest.approx([0, 4, 8], abs=0.1)
+        assert place.platform.asked("a", "signal") == pytest.approx([0.3, 4.3, 8.3], abs=0.1)
         await trio.sleep(60)
         assert len(place.platform.calls) == 3
 
@@ -550,6 +581,6 @@ async def test_typing_suffers_everything_and_disturbs_nobody(tmp_path: Path, clo
             place.connections.down("one")
             await trio.sleep(60)
         asked = place.platform.asked("a", "signal")
-        assert asked == pytest.approx([0, 4, 13], abs=0.1)
+        assert asked == pytest.approx([0.3, 4.3, 13.3], abs=0.1)
         assert await place.states() == ["sent"]
         assert not math.isinf(trio.current_time())

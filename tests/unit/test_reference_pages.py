@@ -17,7 +17,9 @@ from hermes.cli import COMMANDS, build_parser
 from hermes.config import load_config
 from hermes.current import LIVE_SECTIONS
 from hermes.gateway_options import Overrides
+from hermes.platform_config import CORE_KEYS, setting_rules
 from hermes.schema import ENDPOINT, MODEL, SECTIONS
+from platforms.telegram import platform as telegram
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
 NOT_IN_THE_FILE = {"home", "warnings", "surroundings"}
@@ -66,6 +68,26 @@ def test_every_section_is_read() -> None:
     (waiting,) = re.findall(r"from then on, except (.*?): they hold after a restart", page, re.DOTALL)
     keys = {"agent.tools", "logging.format", "logging.max_bytes", "logging.files"}
     assert set(re.findall(r"`([a-z._]+)`", waiting)) == (names - LIVE_SECTIONS) | keys
+
+
+def rows_after(page: str, heading: str) -> dict[str, list[str]]:
+    table = page.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    return {cells[0].strip("`"): cells for cells in lines}
+
+
+def test_every_key_of_an_account_is_on_the_page() -> None:
+    page = (PAGES / "config.md").read_text()
+    assert set(rows_after(page, "Of every account:")) == set(CORE_KEYS)
+    shown = rows_after(page, "Of a Telegram bot")
+    rules = setting_rules(telegram)
+    assert set(shown) == set(rules)
+    for each in dataclasses.fields(telegram.config):
+        _, about, default, takes = shown[each.name]
+        assert about == each.metadata["about"]
+        assert takes == rules[each.name].says
+        if each.default is not dataclasses.MISSING:
+            assert json.loads(default.strip("`")) == each.default
 
 
 def test_the_page_s_example_is_read(tmp_path: Path) -> None:
