@@ -91,7 +91,7 @@ async def test_events_are_committed_before_they_are_confirmed_and_a_restart_goes
             assert fake.confirmed == 0
             inbox.hold.set()
             await inbox.until(lambda: inbox.events)
-            assert inbox.cursors == {"offset": str(first + 1).encode()}
+            assert inbox.cursors == {"offset": f"4242 {first + 1}".encode()}
             fake.write(7, "two")
             await inbox.until(lambda: len(inbox.events) == 2)
             assert fake.confirmed == first
