@@ -44,9 +44,7 @@ class TestRoutes:
         self._mounted: dict[str, _Mounted] = {}
 
     @asynccontextmanager
-    async def mount(
-        self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
-    ) -> AsyncIterator[str]:
+    async def mount(self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576) -> AsyncIterator[str]:
         """Serve a path while inside; see `hermes.platform.Routes`."""
         path = f"/hooks/{self._account}/{name}"
         if path in self._mounted:
