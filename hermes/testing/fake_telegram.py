@@ -65,14 +65,17 @@ class FakeTelegram:
         port: where it serves.
         shown: (chat, message id) -> what people see, in the order in which it was made.
         calls: every call that was understood.
-        faults: method -> what its next calls get; the name `*` stands for all methods.
+        faults: method -> what its next calls get; the name `*` stands for all methods, `file` for downloads.
         standing: the same for all calls until it is taken away.
         limits: chat (as text; `*` for all) -> until when it takes nothing; `early` counts who came before.
         polling: polls held now; `most_polling` of them at once so far.
         updates: not confirmed yet.
-        webhook: what was set; `hook` is what is known of it, `retry_s` the first pause after it did not take an update.
+        webhook: what was set; `hook` is what is known of it, `retry_s` the first pause after it did not
+            take an update, `longest_retry_s` the longest.
         commands: what was registered.
         files: file id -> (path, bytes).
+        gone: chat (as text) -> the error that it answers with, or `moved <its new id>`.
+        pressed: the queries of buttons that were answered.
     """
 
     def __init__(self) -> None:
@@ -90,9 +93,11 @@ class FakeTelegram:
         self.webhook = ""
         self.hook: dict[str, Any] = {}
         self.retry_s = 1.0
+        self.longest_retry_s = 60.0
         self.commands: list[Any] = []
         self.files: dict[str, tuple[str, bytes]] = {}
         self.gone: dict[str, str] = {}
+        self.pressed: list[str] = []
         self.confirmed = 0
         self.counts: Counter[str] = Counter()
         self._next_update = 1000
@@ -169,6 +174,8 @@ class FakeTelegram:
         """Answer one request."""
         parts = request.path.strip("/").split("/")
         if parts[0] == "file" and parts[1] == f"bot{self.token}":
+            if (fault := self._fault("file")) is not None:
+                return _faulty(fault, None)
             found = dict(self.files.values()).get("/".join(parts[2:]))
             return json_answer({}, 404) if found is None else WireAnswer(body=found)
         if not parts[0].startswith("bot") or len(parts) != 2:

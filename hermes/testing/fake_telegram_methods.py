@@ -48,6 +48,7 @@ class State(Protocol):
     commands: list[Any]
     files: dict[str, tuple[str, bytes]]
     gone: dict[str, str]
+    pressed: list[str]
 
     def next_message(self) -> int:
         """A new message id."""
@@ -255,9 +256,10 @@ def _get_file(state: State, params: dict[str, Any]) -> Any:
     return {"file_id": params["file_id"], "file_unique_id": "u", "file_size": len(data), "file_path": path}
 
 
-def _answer_callback_query(_state: State, params: dict[str, Any]) -> Any:
+def _answer_callback_query(state: State, params: dict[str, Any]) -> Any:
     if not params.get("callback_query_id"):
         raise _bad("query is too old and response timeout expired or query ID is invalid")
+    state.pressed.append(str(params["callback_query_id"]))
     return True
 
 

@@ -14,7 +14,6 @@ import trio
 from hermes.testing.fake_telegram_methods import TelegramError
 
 ANSWER_S = 60.0
-LONGEST_RETRY_S = 60.0
 
 
 class Pushing(Protocol):
@@ -24,6 +23,7 @@ class Pushing(Protocol):
     hook: dict[str, Any]
     updates: deque[dict[str, Any]]
     retry_s: float
+    longest_retry_s: float
     confirmed: int
 
     async def changed(self) -> None:
@@ -38,7 +38,7 @@ class Pushing(Protocol):
 
 async def push_updates(telegram: Pushing) -> None:
     """Bring what waits to the webhook that is set, for ever."""
-    pause_s = telegram.retry_s
+    failures = 0
     while True:
         if not telegram.webhook or not telegram.updates:
             await telegram.changed()
@@ -52,10 +52,10 @@ async def push_updates(telegram: Pushing) -> None:
         if why:
             telegram.hook |= {"last_error_date": 1_700_000_000, "last_error_message": why}
             telegram.notify()
-            await trio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_RETRY_S)
+            await trio.sleep(min(telegram.retry_s * 2.0 ** min(failures, 30), telegram.longest_retry_s))
+            failures += 1
             continue
-        pause_s = telegram.retry_s
+        failures = 0
         if telegram.updates and telegram.updates[0] is update:
             telegram.updates.popleft()
         telegram.confirmed = max(telegram.confirmed, update["update_id"])
