@@ -12,21 +12,23 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
-from hermes.commanding import open_commanding
+from hermes.commanding import GatewayView, open_commanding
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
 from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
 from hermes.errors import AccountDown
 from hermes.events import Address, StoredContent
 from hermes.generation import AccountPlan
+from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
 from hermes.platform import Capabilities
 from hermes.reception import Reception
 from hermes.replies import Draw
 from hermes.sessions import Sessions
 from hermes.settings import Config
-from hermes.stopping import Stop
+from hermes.stopping import RESTART_CODE, Stop
 from hermes.store import Store
 from hermes.store.rows import Claim
 
@@ -99,6 +101,11 @@ class Messaging:
         """The sessions, if they are open."""
         return self._sessions
 
+    def policy(self, account: str) -> AccessPolicy | None:
+        """Who may speak at an account now; None for one that is not configured (any more)."""
+        configured = self._current.config.platforms.get(account)
+        return None if configured is None else configured.access
+
     def accounts(self) -> tuple[AccountStatus, ...]:
         """Each account's state."""
         return self.connections.table.snapshot(trio.current_time()) if self.connections is not None else ()
@@ -138,10 +145,13 @@ def plans(config: Config) -> Mapping[str, AccountPlan]:
 
 
 @asynccontextmanager
-async def open_messaging(store: Store, current: Current, stop: Stop, *, mode: str) -> AsyncIterator[Messaging]:
+async def open_messaging(
+    store: Store, current: Current, stop: Stop, hooks: Hooks, *, mode: str
+) -> AsyncIterator[Messaging]:
     """Connect the accounts, deliver, run commands, receive.
 
     Args:
+        hooks: where webhooks are mounted.
         mode: an `embedded` gateway touches no row of any account.
 
     Lifetime: enter = accounts connect beside, what an earlier process left is being delivered, and events are committed.
@@ -152,7 +162,7 @@ async def open_messaging(store: Store, current: Current, stop: Stop, *, mode: st
         yield messaging
         return
     async with (
-        open_hosts(store) as hosts,
+        open_hosts(store, hooks) as hosts,
         open_connections(
             plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
             store_ready=store.database.wait_available,
@@ -163,7 +173,14 @@ async def open_messaging(store: Store, current: Current, stop: Stop, *, mode: st
             flush_by=lambda: stop.within(current.config.shutdown.flush_timeout_s),
             accounts=lambda: current.config.platforms.keys(),
         ) as delivery,
-        open_commanding(store, messaging.sessions, messaging, lambda: current.config.model.primary.model) as commanding,
+        open_commanding(
+            store, messaging.sessions, messaging,
+            GatewayView(
+                store=store, model=lambda: current.config.model.primary.model, accounts=messaging.accounts,
+                retry_account=connections.retry, policy=messaging.policy,
+                restart=lambda: stop.request("/restart", current.config.shutdown.total_s, exit_code=RESTART_CODE),
+            ),
+        ) as commanding,
     ):  # fmt: skip
         current.listen(lambda config: connections.apply(plans(config)))
         reception = Reception(

@@ -77,6 +77,8 @@ def failure_text(failure: Failure) -> str:
         return f"This took longer than a turn may, and was ended. {_RETRY}"
     if failure.code == "quarantined":
         return f"Your message was {failure.message}. /retry tries once more."
+    if failure.code == "not_allowed":
+        return "You may not talk to me any more."
     if failure.kind == "interrupted":
         return f"Interrupted: {failure.message}. {_RETRY}"
     return f"That did not work: {failure.message}. {_RETRY}"

@@ -129,6 +129,10 @@ class Sessions:
         else:
             self._feeds.left.add(event_id)
 
+    def wake(self, key: str) -> None:
+        """Something may wait in this mailbox; a hint."""
+        self._live.wake(key)
+
     def feed_of(self, event_id: str) -> Feed | None:
         """The feed of an event that is waiting or in a turn in this process."""
         return self._feeds.get(event_id)

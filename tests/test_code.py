@@ -63,6 +63,8 @@ REVEALED_IN = {
     "hermes/doors.py",
     "hermes/observe/logs.py",
     "hermes/observe/redact.py",
+    "platforms/discord/gateway.py",
+    "platforms/discord/rest.py",
 }
 
 

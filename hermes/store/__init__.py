@@ -6,13 +6,11 @@ writer, or on a leased reader.
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from hermes.errors import RequestError
 from hermes.events import Address, InboundEvent, Receipt, ReplyRef, StoredContent
@@ -34,6 +32,7 @@ from hermes.store import (
     steps,
     turns,
 )
+from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
 from hermes.store.live_parts import LiveRow
 from hermes.store.outbox import Added, Advance, Ended, Method
@@ -44,43 +43,11 @@ from hermes.store.recovery import Recovered
 from hermes.store.responses import StoredResponse
 from hermes.store.rows import Accepted, Claim, InboxRow, Next, RunRow, SessionRow, Settled, StoredMessage
 from hermes.store.schema import MIGRATIONS
-from hermes.store.turns import Finish, TakeUp
-
-T = TypeVar("T")
-Clock = Callable[[], float]
+from hermes.store.tables import Clock, Tables
+from hermes.store.turns import Finish
 
 
-class _Tables:
-    """What every group of methods needs: the database, the clock, the process's id."""
-
-    def __init__(self, database: Database, clock: Clock, boot_id: str, config: Config) -> None:
-        self._database = database
-        self._clock = clock
-        self._boot_id = boot_id
-        self._config = config
-
-    def configure(self, config: Config) -> None:
-        """Take over a new configuration."""
-        self._config = config
-
-    async def _write(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
-        return await self._database.write(functools.partial(_call, fn, args, kwargs))
-
-    def _look(self, key: str, turn_id: str, left: frozenset[str], remembers: bool) -> TakeUp:
-        return TakeUp(
-            key=key, turn_id=turn_id, boot_id=self._boot_id, now=self._clock(), left=left,
-            stale_after_s=self._config.sessions.stale_after_s, remembers=remembers,
-        )  # fmt: skip
-
-    async def _read(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
-        return await self._database.read(functools.partial(_call, fn, args, kwargs))
-
-
-def _call(fn: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], con: sqlite3.Connection) -> T:
-    return fn(con, *args, **kwargs)
-
-
-class InboxTable(_Tables):
+class InboxTable(Tables):
     """Accepting, and ending rows that never ran."""
 
     async def accept(self, intake: Intake) -> Accepted:
@@ -141,7 +108,7 @@ class InboxTable(_Tables):
         return await self._read(inbox.waiting_keys, limit)
 
 
-class TurnTable(_Tables):
+class TurnTable(Tables):
     """A turn's life in the store."""
 
     async def take_up(self, key: str, turn_id: str, left: frozenset[str], *, remembers: bool) -> Next:
@@ -169,7 +136,7 @@ class TurnTable(_Tables):
         return await self._read(turns.run_events, event_id, after, limit)
 
 
-class StepTable(_Tables):
+class StepTable(Tables):
     """The journal of a step."""
 
     async def open(
@@ -202,7 +169,7 @@ class StepTable(_Tables):
         return await self._write(steps.finish_call, turn_id, session_id, number, position, result, self._clock())
 
 
-class SessionTable(_Tables):
+class SessionTable(Tables):
     """Conversations."""
 
     async def get(self, session_id: str) -> SessionRow | None:
@@ -275,7 +242,7 @@ class SessionTable(_Tables):
         return await self._read(sessions.messages, session_id, after=after, limit=limit)
 
 
-class AccountTable(_Tables):
+class AccountTable(Tables):
     """What accounts keep: values of their own, and whom the owner let in."""
 
     async def recall(self, account: str, key: str) -> bytes | None:
@@ -288,13 +255,10 @@ class AccountTable(_Tables):
 
     async def approve(self, account: str, code: str) -> str:
         """Let in whoever was told this code; a wrong one is counted. Raises RequestError 404, 429."""
-        now = self._clock()
-        await self._read(pairing.check_attempts, account, now)
-        try:
-            return await self._write(pairing.approve, account, code, now)
-        except RequestError:
-            await self._write(pairing.count_wrong, account, now)
-            raise
+        found = await self._write(pairing.attempt, account, code, self._clock())
+        if isinstance(found, RequestError):
+            raise found
+        return found
 
     async def revoke(self, account: str, person: str) -> bool:
         """Let a person in no more."""
@@ -306,7 +270,7 @@ class AccountTable(_Tables):
         return await self._database.read(lambda con: (pairing.pending(con, now), pairing.allowed(con, 1000)))
 
 
-class ResponseTable(_Tables):
+class ResponseTable(Tables):
     """Remembered responses."""
 
     async def get(self, response_id: str, principal: str) -> StoredResponse | None:
@@ -318,7 +282,7 @@ class ResponseTable(_Tables):
         return await self._write(responses.delete, response_id, principal)
 
 
-class OutboxTable(_Tables):
+class OutboxTable(Tables):
     """What is to be shown on messaging services."""
 
     async def add(
@@ -431,10 +395,15 @@ class Store:
         self.responses = ResponseTable(*group)
         self.outbox = OutboxTable(*group)
         self.accounts = AccountTable(*group)
+        self.conversations = ConversationTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
-        for group in (self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts):
+        groups = (
+            self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts,
+            self.conversations,
+        )  # fmt: skip
+        for group in groups:
             group.configure(config)
 
     async def forget_old(self, settings: RetentionConfig) -> int:

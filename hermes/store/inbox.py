@@ -24,6 +24,7 @@ COLUMNS = (
 OPEN = "state IN ('pending', 'live')"
 WAITING = f"{OPEN} AND state = 'pending'"
 RUNNING = f"{OPEN} AND state = 'live'"
+COMMAND = "command "  # stands before the session's key in the mailbox's name of a command
 
 
 def row(values: tuple[Any, ...]) -> InboxRow:
@@ -235,3 +236,9 @@ def finish_command(con: sqlite3.Connection, event: InboxRow, reply: Sequence[Sto
     con.execute("UPDATE inbox SET state = 'command', finished_at = ? WHERE id = ?", (now, event.id))
     if event.address is not None:
         outbox.add(con, event.address, reply, reply=event.reply, source="command", turn_id=None, now=now)
+
+
+def command_waits(con: sqlite3.Connection, key: str) -> bool:
+    """Whether a command for this mailbox is still to be run."""
+    query = "SELECT 1 FROM inbox WHERE state = 'pending' AND kind = 'command' AND session_key = ? LIMIT 1"
+    return con.execute(query, (COMMAND + key,)).fetchone() is not None

@@ -72,40 +72,30 @@ def offer(con: sqlite3.Connection, account: str, person: str, now: float) -> str
     return code
 
 
-def approve(con: sqlite3.Connection, account: str, code: str, now: float) -> str:
-    """Let in the person who was told this code; the code is used up.
+def attempt(con: sqlite3.Connection, account: str, code: str, now: float) -> str | RequestError:
+    """Let in the person who was told this code, which is used up by that.
 
-    Returns: the person's id.
+    Returns: the person's id; or the error to be raised once this is committed, for a wrong code is counted: 404 no such code
+        waits, 429 too many wrong ones in the last hour, and this one was not looked at.
 
-    Raises:
-        RequestError: 404 no such code waits; 429 too many wrong ones. A wrong one is remembered: the caller commits, and raises
-            what this returns instead of a person.
+    Guesses that come at the same time are counted one after the other, for each is a transaction.
     """
+    failed = _failures(con, account, now)
+    if len(failed) >= MAX_WRONG:
+        wait_s = failed[0] + LASTS_S - now
+        words = f"too many wrong codes for {account}; wait {wait_s / 60:.0f} minutes"
+        return RequestError(429, words, code="pairing_locked", retry_after_s=wait_s)
     wanted = _digest(account, code.strip().upper())
     rows = con.execute(
         "SELECT person, code FROM pairing_codes WHERE account = ? AND expires_at > ?", (account, now)
     ).fetchall()
-    found = [person for person, kept in rows if hmac.compare_digest(kept, wanted)]
-    if not found:
-        raise RequestError(404, f"no such code waits at {account}; it may have expired", code="pairing_code_unknown")
-    (person,) = found
-    con.execute("DELETE FROM pairing_codes WHERE account = ? AND person = ?", (account, person))
-    con.execute("INSERT OR REPLACE INTO allowed (account, person, since) VALUES (?, ?, ?)", (account, person, now))
-    return str(person)
-
-
-def check_attempts(con: sqlite3.Connection, account: str, now: float) -> None:
-    """Raises RequestError 429 when there were too many wrong codes in the last hour."""
-    if len(_failures(con, account, now)) >= MAX_WRONG:
-        raise RequestError(
-            429, f"too many wrong codes for {account}; wait an hour", code="pairing_locked", retry_after_s=LASTS_S
-        )
-
-
-def count_wrong(con: sqlite3.Connection, account: str, now: float) -> None:
-    """Remember a wrong code."""
-    failed = [*_failures(con, account, now), now][-MAX_WRONG:]
-    cursors.keep(con, account, _FAILED, msgspec.json.encode(failed), now)
+    found = [str(person) for person, kept in rows if hmac.compare_digest(kept, wanted)]
+    if len(found) != 1:  # two of one code, once in a million million: neither is let in by it
+        cursors.keep(con, account, _FAILED, msgspec.json.encode([*failed, now][-MAX_WRONG:]), now)
+        return RequestError(404, f"no such code waits at {account}; it may have expired", code="pairing_code_unknown")
+    con.execute("DELETE FROM pairing_codes WHERE account = ? AND person = ?", (account, found[0]))
+    con.execute("INSERT OR REPLACE INTO allowed (account, person, since) VALUES (?, ?, ?)", (account, found[0], now))
+    return found[0]
 
 
 def _failures(con: sqlite3.Connection, account: str, now: float) -> list[float]:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hermes import commands
-from hermes.access import AccessPolicy, escaped, is_shared, judge, session_key
+from hermes.access import AccessPolicy, judge
 from hermes.events import Address, InboundEvent, StoredContent, event_key
 from hermes.ids import new_id
 from hermes.inbound import to_payload
 from hermes.intake import Busy, Intake, Payload, encode_payload
 from hermes.messages import user
+from hermes.session_keys import escaped, is_shared, session_key
 from hermes.store import addresses, context, cursors, inbox, outbox, pairing
 
 KEPT_FOR_MAIL_S = 86_400.0
@@ -168,14 +169,11 @@ def _keep_command(con: sqlite3.Connection, place: Place, event: InboundEvent, no
         (
             place.account, event.address.chat, event.address.thread,
             outbox.stored_reply(event.reply) if _tied(event) else None, event.key,
-            COMMAND + session_key(place.access, event), place.platform, f"{place.account}:{event.sender.id}",
+            inbox.COMMAND + session_key(place.access, event), place.platform, f"{place.account}:{event.sender.id}",
             event.sender.id in place.access.admins, encode_payload(Payload(messages=(user(event.text),))), now,
         ),
     ).rowcount  # fmt: skip
     return made > 0
-
-
-COMMAND = "command "  # stands before the session's key in the mailbox's name of a command
 
 
 def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent) -> str:

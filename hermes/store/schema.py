@@ -159,7 +159,7 @@ CREATE TABLE account_memory (
 ALTER TABLE inbox ADD COLUMN thread TEXT;
 ALTER TABLE inbox ADD COLUMN reply BLOB;
 CREATE INDEX inbox_context ON inbox (account, chat, id) WHERE state = 'context' AND turn_id IS NULL;
-CREATE INDEX inbox_commands ON inbox (id) WHERE state = 'pending' AND kind = 'command';
+CREATE INDEX inbox_commands ON inbox (session_key, id) WHERE state = 'pending' AND kind = 'command';
 
 CREATE TABLE addresses (
     account TEXT NOT NULL,
@@ -199,6 +199,9 @@ CREATE INDEX outbox_open ON outbox (account, chat, thread, seq) WHERE state IN (
 CREATE INDEX outbox_done ON outbox (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX outbox_turn ON outbox (turn_id) WHERE turn_id IS NOT NULL;
 CREATE INDEX outbox_dead ON outbox (id) WHERE state IN ('rejected', 'held');
+
+CREATE INDEX sessions_of_principal ON sessions (principal) WHERE expires_at IS NULL;
+CREATE INDEX sessions_of_key ON sessions (key) WHERE expires_at IS NULL;
 
 CREATE TABLE allowed (
     account TEXT NOT NULL,

@@ -124,6 +124,23 @@ def listing(
     return [_row(each) for each in found[:limit]], len(found) > limit
 
 
+def of_principal(con: sqlite3.Connection, principal: str) -> list[SessionRow]:
+    """What somebody began and may go on with, the newest first, a thousand at most."""
+    return _kept(con, "principal", principal)
+
+
+def of_key(con: sqlite3.Connection, key: str) -> list[SessionRow]:
+    """What a key named last, now and before, the newest first, a thousand at most."""
+    return _kept(con, "key", key)
+
+
+def _kept(con: sqlite3.Connection, column: str, value: str) -> list[SessionRow]:
+    query = (
+        f"SELECT {_COLUMNS} FROM sessions WHERE {column} = ? AND expires_at IS NULL ORDER BY updated_at DESC LIMIT 1000"
+    )
+    return [_row(each) for each in con.execute(query, (value,)).fetchall()]
+
+
 def update(con: sqlite3.Connection, session_id: str, now: float, **changes: str | float | None) -> SessionRow:
     """Change title, model, instructions, or end it (end_reason). Raises RequestError 404."""
     allowed = {"title", "model", "instructions", "end_reason", "ended_at"}

@@ -6,16 +6,18 @@ A turn belongs to the process that began it (`boot_id`); every later write of it
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
+from hermes.access import AccessPolicy, still_allowed
 from hermes.events import StoredContent
-from hermes.intake import Failure, TurnEnd, decode_end, encode_end
+from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
-from hermes.store import context, inbox, live_parts, responses, sessions, steps
+from hermes.session_keys import kind_of_chat
+from hermes.store import context, inbox, live_parts, pairing, responses, sessions, steps
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
 
@@ -37,6 +39,7 @@ class TakeUp:
         left: attended events that nobody waits for any more.
         stale_after_s: rows of people that are older go to the model together.
         remembers: the session's agent has its history; without it a short one comes with the claim.
+        access: account -> who may speak there now; None for one that is not configured (any more).
     """
 
     key: str
@@ -46,14 +49,17 @@ class TakeUp:
     left: frozenset[str]
     stale_after_s: float
     remembers: bool = True
+    access: Callable[[str], AccessPolicy | None] = lambda _account: None
 
 
 def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = None) -> Next:
-    """Settle what needs no turn, and begin one for the oldest row that does.
+    """Settle what needs no turn, and begin one for the oldest row that does; nothing while a command for this mailbox waits.
 
     Args:
         session: the conversation as it is now, if it is at hand.
     """
+    if inbox.command_waits(con, look.key):
+        return Next(claim=None, settled=(), more=False)  # whoever runs it wakes the mailbox afterwards
     settled: list[Settled] = []
     found = con.execute(
         f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND {inbox.WAITING} ORDER BY seq LIMIT ?",
@@ -93,6 +99,9 @@ def _refusal(
     if event.attempts >= MAX_ATTEMPTS:
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
+    if not _may_speak(con, event, look):
+        failure = Failure(status=403, code="not_allowed", message="you may not talk to me any more")
+        return "refused", "not allowed any more", failure
     if not event.readable:
         failure = Failure(status=500, code="quarantined", message="its stored content cannot be read, set aside")
         return "quarantined", "unreadable", failure
@@ -112,6 +121,22 @@ def _refusal(
     return None
 
 
+def _may_speak(con: sqlite3.Connection, event: InboxRow, look: TakeUp) -> bool:
+    """Whether a row's writer is still let in: it was judged when it came, and that may be long ago."""
+    if event.account == HTTP or event.mode == "job" or (policy := look.access(event.account)) is None:
+        return True
+    person = event.principal.partition(":")[2]
+    paired = pairing.is_allowed(con, event.account, person)
+    return still_allowed(policy, kind_of_chat(event.session_key), event.chat, person, paired=paired)
+
+
+def _rights(event: InboxRow, look: TakeUp) -> bool:
+    """Whether tools with side effects are offered: what was granted when it came, and has not been taken back."""
+    if event.account == HTTP or (policy := look.access(event.account)) is None:
+        return event.may_change
+    return event.may_change and policy.may_change_id(event.principal.partition(":")[2])
+
+
 def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
     """The rows one turn answers: one, or a burst of a person's messages (restarted, or old and unanswered)."""
     first = waiting[0]
@@ -129,7 +154,12 @@ def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
 
 def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, look: TakeUp) -> Claim:
     first_event = _first_event(con, rows[-1])
-    rows = [msgspec.structs.replace(each, resume=each.resume and _was_begun(con, each, session)) for each in rows]
+    rows = [
+        msgspec.structs.replace(
+            each, resume=each.resume and _was_begun(con, each, session), may_change=_rights(each, look)
+        )
+        for each in rows
+    ]
     first = rows[0]
     con.execute(
         "INSERT INTO turns (id, session_id, event_id, mode, state, boot_id, started_at) VALUES (?, ?, ?, ?, 'running', ?, ?)",

@@ -76,6 +76,8 @@ class FakeTelegram:
         files: file id -> (path, bytes).
         gone: chat (as text) -> the error that it answers with, or `moved <its new id>`.
         pressed: the queries of buttons that were answered.
+        refused: calls with another token.
+        down: every call is answered 502, after it was counted.
     """
 
     def __init__(self) -> None:
@@ -99,11 +101,14 @@ class FakeTelegram:
         self.gone: dict[str, str] = {}
         self.pressed: list[str] = []
         self.confirmed = 0
+        self.refused = 0
+        self.down = False
         self.counts: Counter[str] = Counter()
         self._next_update = 1000
         self._next_message = 1
         self._recent: deque[dict[str, Any]] = deque(maxlen=1000)
         self._lot = trio.lowlevel.ParkingLot()
+        self._seen = trio.lowlevel.ParkingLot()
         self._poll = 0
 
     @property
@@ -170,6 +175,10 @@ class FakeTelegram:
         """The words that people see in a chat of what the bot wrote."""
         return [each.text for (where, _), each in self.shown.items() if where == chat]
 
+    async def something_shown(self) -> None:
+        """Wait until a call has shown something."""
+        await self._seen.park()
+
     async def handle(self, request: WireRequest) -> WireAnswer:
         """Answer one request."""
         parts = request.path.strip("/").split("/")
@@ -181,11 +190,14 @@ class FakeTelegram:
         if not parts[0].startswith("bot") or len(parts) != 2:
             return _error(404, "Not Found")
         if parts[0] != f"bot{self.token}":
+            self.refused += 1
             return _error(401, "Unauthorized")
         method = parts[1]
         params = {**_params(request), **request.query}
         self.counts[method.lower()] += 1
         self.calls.append(Call(method=method, params=params, at=trio.current_time()))
+        if self.down:
+            return WireAnswer(status=502, body=b"<html>Bad Gateway</html>", headers=(("content-type", "text/html"),))
         fault = self._fault(method)
         if fault is not None and not fault.done:
             return _faulty(fault, None)
@@ -216,9 +228,10 @@ class FakeTelegram:
             return await self._get_updates(params)
         if method not in METHODS:
             raise TelegramError(404, "Not Found: method not found")
-        result = METHODS[method](self, params)
+        found = METHODS[method](self, params)
+        self._seen.unpark_all()
         self.notify()  # a webhook may have been set, which ends polls as well
-        return result
+        return found
 
     async def _get_updates(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         if self.webhook:

@@ -220,7 +220,7 @@ async def test_what_is_sent_is_seen_and_can_be_changed() -> None:
         ("<h1>x</h1>", 'can\'t parse entities: Unsupported start tag "h1"'),
         ("a < b", "can't parse entities: Unsupported start tag"),
         ("x</b>", "can't parse entities: Unexpected end tag"),
-        (" ", "message text is empty"),
+        (" ", "text must be non-empty"),
         ("x" * 4097, "message is too long"),
         ("😀" * 2049, "message is too long"),
     ],
