@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from hermes.access import CommandPolicy
 from hermes.schema import MODEL, SECTIONS
 from hermes.settings import Config, Endpoint, Secret
 
@@ -69,8 +68,8 @@ def _plain(value: Any) -> Any:
         return HIDDEN
     if isinstance(value, frozenset):
         return sorted(value)
-    if isinstance(value, CommandPolicy):
-        return {each.name: sorted(getattr(value, each.name)) for each in fields(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -89,5 +90,10 @@ def _load_file(path: Path) -> object:
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
+    sys.modules[name] = module  # where dataclasses and type hints look for what their module's names mean
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return getattr(module, ATTRIBUTE, None)

@@ -14,7 +14,8 @@ import trio
 from hermes.commands import COMMANDS
 from hermes.errors import PlatformRefused
 from hermes.generation import AccountPlan
-from hermes.platform import AccountMemory, Host, RouteHandler
+from hermes.hooks import Hooks
+from hermes.platform import AccountMemory, Host, RouteHandler, Routes
 from hermes.store import Store
 
 if TYPE_CHECKING:
@@ -60,19 +61,19 @@ class PassingMemory:
 
 
 class NoRoutes:
-    """This gateway's listener serves no webhooks: an account that wants one is refused, in words."""
+    """For a host without a listener."""
 
     def mount(
         self, name: str, _handler: RouteHandler, *, max_body_bytes: int = 1_048_576
     ) -> AbstractAsyncContextManager[str]:
         """Raises PlatformRefused."""
-        raise PlatformRefused(f"webhooks ({name}, {max_body_bytes} bytes) are not served by this version; use polling")
+        raise PlatformRefused(f"there is no listener for the webhook {name} ({max_body_bytes} bytes)")
 
 
-def _host(account: str, network: Network, tls: ssl.SSLContext, memory: AccountMemory) -> Host:
+def _host(account: str, network: Network, tls: ssl.SSLContext, memory: AccountMemory, routes: Routes) -> Host:
     net, websocket, streams = map(import_module, ("hermes.net", "hermes.net.websocket", "hermes.net.streams"))
     return Host(
-        account=account, commands=COMMANDS, routes=NoRoutes(), memory=memory, http=net.make_http_factory(network),
+        account=account, commands=COMMANDS, routes=routes, memory=memory, http=net.make_http_factory(network),
         websocket=websocket.make_websocket_factory(network), tcp=streams.make_stream_factory(network), tls=tls,
         clock=time.time,
     )  # fmt: skip
@@ -86,13 +87,14 @@ async def open_passing_host(account: str) -> AsyncIterator[Host]:
     """
     net = import_module("hermes.net")
     async with net.open_network() as network:
-        yield _host(account, network, await network.tls(), PassingMemory())
+        yield _host(account, network, await network.tls(), PassingMemory(), NoRoutes())
 
 
 class _Hosts:
     """Hosts over one network, which is opened when the first account needs it: most of its cost is loading the library."""
 
-    def __init__(self, nursery: trio.Nursery, store: Store) -> None:
+    def __init__(self, nursery: trio.Nursery, store: Store, hooks: Hooks) -> None:
+        self._hooks = hooks
         self._nursery = nursery
         self._store = store
         self._network: Network | None = None
@@ -102,7 +104,8 @@ class _Hosts:
     async def open(self, plan: AccountPlan) -> AsyncIterator[Host]:
         """A host for one connection."""
         network = await self._shared()
-        yield _host(plan.account, network, await network.tls(), StoredMemory(self._store, plan.account))
+        memory, routes = StoredMemory(self._store, plan.account), self._hooks.of(plan.account)
+        yield _host(plan.account, network, await network.tls(), memory, routes)
 
     async def _shared(self) -> Network:
         async with self._opening:
@@ -124,11 +127,14 @@ async def _keep_open(
 
 
 @asynccontextmanager
-async def open_hosts(store: Store) -> AsyncIterator[MakeHost]:
+async def open_hosts(store: Store, hooks: Hooks) -> AsyncIterator[MakeHost]:
     """A maker of hosts for connections, which must all be left before this is.
+
+    Args:
+        hooks: where webhooks are mounted.
 
     Lifetime: exit = the network is closed.
     """
     async with trio.open_nursery() as nursery:
-        yield _Hosts(nursery, store).open
+        yield _Hosts(nursery, store, hooks).open
         nursery.cancel_scope.cancel("left")

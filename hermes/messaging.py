@@ -21,6 +21,7 @@ from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
 from hermes.errors import AccountDown
 from hermes.events import Address, StoredContent
 from hermes.generation import AccountPlan
+from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
 from hermes.platform import Capabilities
 from hermes.reception import Reception
@@ -144,10 +145,13 @@ def plans(config: Config) -> Mapping[str, AccountPlan]:
 
 
 @asynccontextmanager
-async def open_messaging(store: Store, current: Current, stop: Stop, *, mode: str) -> AsyncIterator[Messaging]:
+async def open_messaging(
+    store: Store, current: Current, stop: Stop, hooks: Hooks, *, mode: str
+) -> AsyncIterator[Messaging]:
     """Connect the accounts, deliver, run commands, receive.
 
     Args:
+        hooks: where webhooks are mounted.
         mode: an `embedded` gateway touches no row of any account.
 
     Lifetime: enter = accounts connect beside, what an earlier process left is being delivered, and events are committed.
@@ -158,7 +162,7 @@ async def open_messaging(store: Store, current: Current, stop: Stop, *, mode: st
         yield messaging
         return
     async with (
-        open_hosts(store) as hosts,
+        open_hosts(store, hooks) as hosts,
         open_connections(
             plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
             store_ready=store.database.wait_available,

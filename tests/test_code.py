@@ -34,6 +34,10 @@ BOUNDARIES = {
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",
+    ("hermes/testing/clauses/bench.py", "Bench.outcome.run"): "test",
+    ("hermes/testing/clauses/translation.py", "_translated"): "test",
+    ("hermes/testing/clauses/translation.py", "pure_translation"): "test",
+    ("hermes/testing/routes.py", "TestRoutes._handle"): "test",
 }
 
 # Library -> the only places that may import it while running (an import for types alone binds nothing).

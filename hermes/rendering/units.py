@@ -68,7 +68,7 @@ def fitting(text: str, room: int, cost: int, unit: Unit) -> int:
     """
     used = boundary = index = 0
     for index, character in enumerate(text):
-        if index and character >= "\x80" or index and text[index - 1] >= "\x80":
+        if (index and character >= "\x80") or (index and text[index - 1] >= "\x80"):
             if not _joined(text, index):
                 boundary = index
         elif index:
