@@ -15,7 +15,7 @@ from hermes.testing import Clause, Subject, Switch, TestHost, check_platform_cla
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault
 from platforms.telegram import platform
 from platforms.telegram.config import TelegramConfig
-from platforms.telegram.polling import read
+from platforms.telegram.reading import read
 from platforms.telegram.translate import Me
 
 DAYS: dict[Switch, Fault] = {
@@ -91,7 +91,7 @@ def translated(sample: bytes) -> Sequence[InboundEvent]:
         updates = json.loads(sample)
     except (ValueError, RecursionError):
         return []  # what is no JSON ends at the API, before it is translated
-    events, _ = read([updates], None, account="kit", me=Me(id=4242, username="hermes_test_bot"))
+    events, _ = read([updates], account="kit", me=Me(id=4242, username="hermes_test_bot"))
     return events
 
 
