@@ -118,7 +118,9 @@ SUBJECT = Subject(
     config=config,
     samples={
         "words": sample(text="hello"),
-        "a voice note": sample(voice={"file_id": "voice", "file_unique_id": "v", "duration": 3, "file_size": len(FILE)}),
+        "a voice note": sample(
+            voice={"file_id": "voice", "file_unique_id": "v", "duration": 3, "file_size": len(FILE)}
+        ),
         "an answer": sample(
             text="yes", reply_to_message={"message_id": 3, "chat": {"id": 7, "type": "private"}, "date": 1, "text": "?"}
         ),
