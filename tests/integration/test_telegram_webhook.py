@@ -189,6 +189,7 @@ async def test_a_quiet_webhook_goes_on(clock: trio.testing.MockClock) -> None:
                 await fake.changed()
             fake.write(7, "hello")
             await inbox.until(lambda: inbox.events)
+        assert fake.counts["setwebhook"] == 1
 
 
 @pytest.mark.wall_clock_s(120)
