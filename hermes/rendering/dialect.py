@@ -91,7 +91,8 @@ class Dialect:
     def gap(self, before: Leaf, after: Leaf) -> Piece:
         """What stands between two leaves: a blank line if the source had one there."""
         quoted = "> " * sum(
-            one is other and one.kind == "quote" for one, other in zip(before.containers, after.containers, strict=False)
+            one is other and one.kind == "quote"
+            for one, other in zip(before.containers, after.containers, strict=False)
         )
         adjacent = after.lines[0] <= before.lines[1]
         return self.measured("\n" if adjacent else f"\n{quoted.rstrip()}\n")

@@ -207,7 +207,7 @@ class Discord(Markdown):
     def line_end(self, *, hard: bool) -> str:  # noqa: ARG002 - every line's end is seen
         return "\n"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:
+    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
         if atom.marks and atom.marks[-1].kind == "address":
             # Bare it has a preview; among marks it would swallow their ends.
             return atom.text if len(atom.marks) == 1 else f"<{atom.text}>"

@@ -19,7 +19,9 @@ from hermes.rendering.units import size
 RAW_BYTES = 32_768
 _QUOTE = ("<blockquote>", "</blockquote>")
 _TAGS = {"strong": "b", "em": "i", "s": "s", "spoiler": "tg-spoiler", "code": "code"}
-_LINKED = re.compile(r"(?:https?://(?:[^\s/?#@:]*\.[^\s/?#@:]+|\[[0-9a-f:.]+\])(?::\d{1,5})?(?:[/?#]|$)|tg://[\w-]+(?:[/?]|$))", re.I)
+_LINKED = re.compile(
+    r"(?:https?://(?:[^\s/?#@:]*\.[^\s/?#@:]+|\[[0-9a-f:.]+\])(?::\d{1,5})?(?:[/?#]|$)|tg://[\w-]+(?:[/?]|$))", re.I
+)
 
 
 class TelegramHtml(Dialect):
@@ -42,7 +44,9 @@ class TelegramHtml(Dialect):
         if leaf.kind == "text" and not leaf.atoms:
             first = first.rstrip()
         text = escape(first, quote=False) + self.body(leaf, escape(rest, quote=False))
-        visible = first + (words_of(leaf.atoms).replace("\n", "\n" + rest) if leaf.kind != "rule" else self.body(leaf, ""))
+        visible = first + (
+            words_of(leaf.atoms).replace("\n", "\n" + rest) if leaf.kind != "rule" else self.body(leaf, "")
+        )
         return Piece(text, size(visible, self.unit), len(text.encode()) + self._quoting(leaf))
 
     def _code(self, leaf: Leaf, first: str) -> Piece:
@@ -116,7 +120,7 @@ class TelegramHtml(Dialect):
     def marks_bound(self, marks: Marks) -> tuple[int, int]:
         return 0, sum(len((self.open(each) + self.close(each)).encode()) for each in self.marks(marks))
 
-    def frame(self, leaf: Leaf) -> tuple[int, int]:
+    def frame(self, leaf: Leaf) -> tuple[int, int]:  # noqa: ARG002
         return (1, 150)  # a quote, `pre`, and `code` with the longest name of a language
 
 

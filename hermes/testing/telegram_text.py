@@ -102,7 +102,7 @@ class _Reader:
             else:
                 self._show(self._reference() if letter == "&" else None)
         if self.opened:
-            raise _unparsed(f"Can't find end tag corresponding to start tag \"{self.opened[-1].name}\"")
+            raise _unparsed(f'Can\'t find end tag corresponding to start tag "{self.opened[-1].name}"')
         words = "".join(self.words)
         if any("\ud800" <= each <= "\udfff" for each in words):
             raise _unparsed("Text contains invalid Unicode characters after decoding HTML entities, "
