@@ -69,6 +69,8 @@ def _share(atoms: list[Atom]) -> None:
         if not each.text.isspace():
             before = each.marks
             continue
+        if each.marks == before and index + 1 < len(atoms) and atoms[index + 1].marks == before:
+            continue
         after = next((other.marks for other in atoms[index + 1 : index + 3] if not other.text.isspace()), ())
         if each.marks != (both := _common(before, after)):
             atoms[index] = each._replace(marks=both)
@@ -102,13 +104,13 @@ def _split(runs: Iterator[tuple[str, Marks, bool]]) -> list[Atom]:
     return found
 
 
-def words_in(text: str, marks: Marks = ()) -> Iterator[Atom]:
+def words_in(text: str, marks: Marks = ()) -> list[Atom]:
     """The words of a line, and the spaces between them."""
     if marks and marks[-1].kind == "address":
-        yield Atom("".join(text.split()), marks)
-        return
-    for each in _ATOMS.findall(text):
-        yield Atom(" " if each == "\n" else each.replace("\n", " ") if "\n" in each else each, marks)
+        return [Atom("".join(text.split()), marks)]
+    if "\n" in text:
+        text = text.replace("\n", " ")
+    return [Atom(each, marks) for each in _ATOMS.findall(text)]
 
 
 def _runs(

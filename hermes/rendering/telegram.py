@@ -111,8 +111,8 @@ class TelegramHtml(Dialect):
     def close(self, mark: Mark) -> str:
         return f"</{_TAGS.get(mark.kind, 'a')}>"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
-        return escape(atom.text, quote=False)
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+        return escape(text, quote=False)
 
     def bound(self, text: str) -> tuple[int, int]:
         return size(text, self.unit), len(escape(text, quote=False).encode())

@@ -72,7 +72,10 @@ def test_code_is_continued_in_fences_with_its_language() -> None:
     assert len(parts) > 2
     assert all(each.count("```") == 2 and "```py\n" in each for each in parts)
     assert parts[0].startswith("Look:\n```py\nline 0\n")
-    assert "".join(each.replace("```py\n", "").replace("\n```", "\n") for each in parts).split() == f"Look: {code} end".split()
+    assert (
+        "".join(each.replace("```py\n", "").replace("\n```", "\n") for each in parts).split()
+        == f"Look: {code} end".split()
+    )
 
 
 def test_quotes_and_styles_go_on_in_the_next_part() -> None:
