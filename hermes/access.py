@@ -5,19 +5,33 @@ An empty list is nobody; `["*"]` is everybody, spelled out. What a person calls 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from hermes.decode import Findings, Rule, Wrong, choice, flag, kind_of, read_keys, texts, whole
+from hermes.commands import ALWAYS, FOR_ADMINS, NAMES
 from hermes.events import InboundEvent, Person
 
 Ids = frozenset[str]
 NOBODY: Ids = frozenset()
 EVERYBODY = "*"
-MAX_IDS = 10_000
 
 Kind = Literal["ignore", "pair", "context", "answer"]
+Use = Literal["yes", "admins", "disabled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandPolicy:
+    """Who may use which command on one account: proper names, for aliases follow them.
+
+    Args:
+        admin_only: for admins alone, beside those that are so by default (`hermes.commands.FOR_ADMINS`).
+        everybody: for everybody who may speak, of those that are for admins by default.
+        disabled: for nobody, admins included.
+    """
+
+    admin_only: Ids = NOBODY
+    everybody: Ids = NOBODY
+    disabled: Ids = NOBODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +55,7 @@ class AccessPolicy:
         group_sessions_per_user: in a group each person has a conversation of its own.
         thread_sessions_per_user: in a thread, too.
         busy: what a new message does to a turn that runs; None = `sessions.busy`.
+        commands: who may use which.
     """
 
     allowed_users: Ids = NOBODY
@@ -57,10 +72,29 @@ class AccessPolicy:
     group_sessions_per_user: bool = True
     thread_sessions_per_user: bool = False
     busy: Literal["queue", "interrupt", "steer"] | None = None
+    commands: CommandPolicy = CommandPolicy()
 
     def may_change(self, person: Person) -> bool:
         """Whether tools with side effects are offered in this person's turns."""
-        return self.admin_tools and person.id in self.admins
+        return self.may_change_id(person.id)
+
+    def may_change_id(self, person: str) -> bool:
+        """The same by the person's id."""
+        return self.admin_tools and person in self.admins
+
+    def may_use(self, person: str, command: str) -> Use:
+        """Whether a person who may speak may use a command, by their id and its proper name; `admins` and `disabled` say why not."""
+        rules = self.commands
+        if command in ALWAYS:
+            return "yes"
+        if command in rules.disabled:
+            return "disabled"
+        reserved = command in rules.admin_only or (command in FOR_ADMINS and command not in rules.everybody)
+        return "admins" if reserved and person not in self.admins else "yes"
+
+    def usable(self, person: str) -> frozenset[str]:
+        """The commands that a person may use."""
+        return frozenset(name for name in NAMES if self.may_use(person, name) == "yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +113,52 @@ def judge(policy: AccessPolicy, event: InboundEvent, *, paired: bool) -> Verdict
         event: of any kind; a press of a button is judged like a message.
         paired: the owner approved this person.
     """
-    chat, sender = event.address.chat, event.sender
-    if chat in policy.ignored_chats:
-        return Verdict("ignore", "ignored chat")
+    sender = event.sender
     if sender.bot and sender.id not in policy.allow_bots:
-        return Verdict("ignore", "a bot")
-    known = (
-        paired or EVERYBODY in policy.allowed_users or sender.id in policy.allowed_users or sender.id in policy.admins
-    )
-    known = known or sender.bot
-    if event.chat_kind == "dm":
+        found = _ignored_chat(policy, event.address.chat)
+        return found or Verdict("ignore", "a bot")
+    known = _is_known(policy, sender.id, paired) or sender.bot
+    refused = _refused(policy, event.chat_kind, event.address.chat, known)
+    if refused is not None:
+        return refused
+    free = not policy.require_mention or event.address.chat in policy.free_response_chats
+    if event.chat_kind == "dm" or event.to_us or event.kind == "button" or free:
+        return Verdict("answer")
+    return Verdict("context", "not addressed")
+
+
+def still_allowed(policy: AccessPolicy, chat_kind: str, chat: str, person: str, *, paired: bool) -> bool:
+    """Whether what was accepted from a person may be answered now: access may have changed while it waited.
+
+    Args:
+        policy: of the account, as it is now.
+        chat_kind: as the event had it.
+        chat, person: their ids.
+        paired: the owner approved this person, and has not taken it back.
+
+    Whether it speaks to us was decided when it was accepted.
+    """
+    known = _is_known(policy, person, paired) or person in policy.allow_bots
+    return _refused(policy, chat_kind, chat, known) is None
+
+
+def _is_known(policy: AccessPolicy, person: str, paired: bool) -> bool:
+    listed = EVERYBODY in policy.allowed_users or person in policy.allowed_users
+    return paired or listed or person in policy.admins
+
+
+def _ignored_chat(policy: AccessPolicy, chat: str) -> Verdict | None:
+    return Verdict("ignore", "ignored chat") if chat in policy.ignored_chats else None
+
+
+def _refused(policy: AccessPolicy, chat_kind: str, chat: str, known: bool) -> Verdict | None:
+    """Why somebody may not speak in a chat; None if they may."""
+    if (ignored := _ignored_chat(policy, chat)) is not None:
+        return ignored
+    if chat_kind == "dm":
         if known or policy.dm_policy == "open":
-            return Verdict("answer")
+            return None
         return Verdict("pair" if policy.dm_policy == "pair" else "ignore", "unknown person")
-    return _in_group(policy, event, known)
-
-
-def _in_group(policy: AccessPolicy, event: InboundEvent, known: bool) -> Verdict:
-    chat = event.address.chat
     listed = EVERYBODY in policy.allowed_chats or chat in policy.allowed_chats
     match policy.group_policy:
         case "ignore":
@@ -108,90 +170,4 @@ def _in_group(policy: AccessPolicy, event: InboundEvent, known: bool) -> Verdict
         case "allowlist" if not known:
             return Verdict("ignore", "unknown person")
         case _:
-            pass
-    if event.to_us or event.kind == "button" or not policy.require_mention or chat in policy.free_response_chats:
-        return Verdict("answer")
-    return Verdict("context", "not addressed")
-
-
-def session_key(policy: AccessPolicy, event: InboundEvent) -> str:
-    """The mailbox of an event: `account:type:chat[:thread][:person]`, the parts escaped, so that no two places share one."""
-    address = event.address
-    parts = [address.account, event.chat_kind, address.chat]
-    if address.thread is not None:
-        parts.append(address.thread)
-    per_person = policy.thread_sessions_per_user if address.thread is not None else policy.group_sessions_per_user
-    if event.chat_kind != "dm" and per_person:
-        parts.append("user " + event.sender.id)
-    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
-
-
-def is_shared(policy: AccessPolicy, event: InboundEvent) -> bool:
-    """Whether several people speak in the conversation of this event, so that each must be named to the model."""
-    if event.chat_kind == "dm":
-        return False
-    return not (policy.thread_sessions_per_user if event.address.thread is not None else policy.group_sessions_per_user)
-
-
-def stable_id() -> Rule:
-    """An id of a person or a chat, as a service gives it; `*` stands for all."""
-    says = "an id, as a number or as text of 1 to 512 characters"
-
-    def read(value: object) -> str:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise Wrong(f"must be {says}, and is {kind_of(value)}")
-        found = str(value).strip()
-        if not 0 < len(found) <= 512 or not found.isprintable():
-            raise Wrong(f"must be {says}")
-        return found
-
-    return Rule(read, says)
-
-
-def _ids() -> Rule:
-    inner = texts(stable_id(), MAX_IDS)
-
-    def read(value: object) -> Ids:
-        if isinstance(value, str):  # from the environment, where there are no lists
-            value = [part for part in value.replace(",", " ").split() if part]
-        elif isinstance(value, int) and not isinstance(value, bool):
-            value = [value]
-        return frozenset(inner.read(value))
-
-    return Rule(read, inner.says)
-
-
-RULES: Mapping[str, Rule] = {
-    "allowed_users": _ids(),
-    "dm_policy": choice("pair", "allowlist", "open", "ignore"),
-    "group_policy": choice("allowlist", "chats", "open", "ignore"),
-    "allowed_chats": _ids(),
-    "ignored_chats": _ids(),
-    "require_mention": flag(),
-    "free_response_chats": _ids(),
-    "context_messages": whole(0, 1000),
-    "admins": _ids(),
-    "admin_tools": flag(),
-    "allow_bots": _ids(),
-    "group_sessions_per_user": flag(),
-    "thread_sessions_per_user": flag(),
-    "busy": choice("queue", "interrupt", "steer"),
-}
-assert {field.name for field in fields(AccessPolicy)} == RULES.keys()
-
-
-def read_access(section: Mapping[str, Any], path: str, findings: Findings) -> AccessPolicy:
-    """The policy of an account's section; keys that are not about access are passed over.
-
-    Args:
-        section: as it was written.
-        path: where it stands, for the findings.
-        findings: collects mistakes, and what is open to everybody as a warning.
-    """
-    own = {name: value for name, value in section.items() if name in RULES}
-    policy = AccessPolicy(**read_keys(own, path, RULES, findings))
-    if EVERYBODY in policy.allow_bots:
-        findings.wrong(f"{path}.allow_bots", "cannot be everybody: two programs that answer each other never stop")
-    if policy.dm_policy == "open" or EVERYBODY in policy.allowed_users:
-        findings.warnings.append(f"{path}: everybody who finds this bot may talk to it, at your expense")
-    return policy
+            return None

@@ -7,6 +7,8 @@ HermesError
 ├ ControlFailed(status, code)           the gateway answered the control socket with an error
 │ └ GatewayLeft                         it closed the connection before its answer was whole
 ├ ListenFailed(where)                   an address cannot be bound; exit 1
+├ AccountDown(state, reason)            nobody is connected to send through: wait for the account
+├ LeaseEnded(account)                   the connection was left while it was used: what was under way is uncertain
 ├ PlatformError                         a messaging service; the supervisor of its account decides
 │ ├ PlatformUnavailable(retry_after_s)  reconnect with backoff
 │ │ ├ Unreachable(sent)                 no complete answer; `sent`: the request may have left
@@ -93,6 +95,30 @@ class GatewayLeft(ControlFailed):
 
 class ListenFailed(HermesError):
     """An address to listen on cannot be bound; the words say which, why, and how to choose another."""
+
+
+class AccountDown(HermesError):
+    """An account has no live connection now.
+
+    Args:
+        account: its id.
+        state: as in `hermes.accounts`, or `removed` for one that is not configured (any more).
+        reason: for people.
+    """
+
+    def __init__(self, account: str, state: str, reason: str = "") -> None:
+        super().__init__(f"{account} is not connected ({state}{f': {reason}' if reason else ''})")
+        self.account = account
+        self.state = state
+        self.reason = reason
+
+
+class LeaseEnded(HermesError):
+    """The connection of an account was left while somebody used it; what was under way may or may not have happened."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"the connection of {account} was left while this was under way")
+        self.account = account
 
 
 class PlatformError(HermesError):

@@ -272,7 +272,8 @@ class HttpClient(Protocol):
 
         Raises:
             Unreachable: no complete answer came; `sent` says whether the request may have left.
-            PlatformProtocolError: the answer is larger than `max_bytes`, or no HTTP.
+            PlatformProtocolError: the answer is larger than `max_bytes` or cannot be decoded, or the URL is none.
+            SendRejected: a file of `parts` cannot be read, or does not have `size_bytes` bytes; the service has no request.
         """
 
     def stream(

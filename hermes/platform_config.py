@@ -9,7 +9,8 @@ from dataclasses import MISSING, dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from hermes.access import RULES, AccessPolicy, read_access
+from hermes.access import AccessPolicy
+from hermes.access_config import RULES, read_access
 from hermes.decode import (
     Expanded,
     Findings,

@@ -5,9 +5,54 @@ Every final state but `context` and `command` shows itself to the person who wro
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Protocol
+
+from hermes.events import Address, StoredContent
 from hermes.intake import Failure, TurnEnd
 
+if TYPE_CHECKING:
+    from hermes.store.rows import Claim
+
+Draw = Callable[[Sequence[str]], None]  # the pieces of the reply so far
+
+NOT_ALLOWED = "You may not talk to me any more."
 _RETRY = "Send it again, or /retry."
+
+
+class Replies(Protocol):
+    """How a turn's end reaches the person who wrote."""
+
+    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
+        """A text as it will be sent there: rendered, each part short enough."""
+        ...
+
+    def wake(self, address: Address) -> None:
+        """Something was committed for this address; a hint."""
+        ...
+
+    def showing(self, claim: Claim) -> AbstractAsyncContextManager[Draw | None]:
+        """Show that a turn is at work, and its reply while it is written; None where nobody would see it.
+
+        Lifetime: exit = nothing more is shown of it but by its end.
+        """
+        ...
+
+
+class NoReplies:
+    """For a gateway without accounts."""
+
+    def parts(self, _address: Address, _markdown: str) -> Sequence[StoredContent]:
+        """Nothing: nobody is there."""
+        return ()
+
+    def wake(self, _address: Address) -> None:
+        """Nothing to wake."""
+
+    def showing(self, _claim: Claim) -> AbstractAsyncContextManager[Draw | None]:
+        """Nothing is shown."""
+        return nullcontext()
 
 
 def reply_text(end: TurnEnd, rows: str) -> str:
@@ -33,6 +78,8 @@ def failure_text(failure: Failure) -> str:
         return f"This took longer than a turn may, and was ended. {_RETRY}"
     if failure.code == "quarantined":
         return f"Your message was {failure.message}. /retry tries once more."
+    if failure.code == "not_allowed":
+        return NOT_ALLOWED
     if failure.kind == "interrupted":
         return f"Interrupted: {failure.message}. {_RETRY}"
     return f"That did not work: {failure.message}. {_RETRY}"

@@ -24,12 +24,19 @@ MOST_METHODS_OF_A_PROTOCOL = 7
 BOUNDARIES = {
     ("hermes/turn.py", "Turn.run"): "turn",
     ("hermes/toolset.py", "run_tool"): "tool call",
+    ("hermes/containment.py", "contained"): "supervised account",
     ("hermes/http/api/app.py", "Api.__call__"): "HTTP request",
     ("hermes/http/listener/connection.py", "Connection._exchange_with"): "HTTP request",
     ("hermes/discovery.py", "_loader.checked"): "plugin hook",
+    ("hermes/delivery/lane.py", "Lane._attempt"): "plugin hook",
+    ("hermes/delivery/live.py", "LiveReply._show"): "plugin hook",
+    ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",
+    ("hermes/testing/clauses/bench.py", "Bench.outcome.run"): "test",
+    ("hermes/testing/clauses/translation.py", "_translated"): "test",
+    ("hermes/testing/clauses/translation.py", "pure_translation"): "test",
 }
 
 # Library -> the only places that may import it while running (an import for types alone binds nothing).
@@ -59,6 +66,9 @@ REVEALED_IN = {
     "hermes/doors.py",
     "hermes/observe/logs.py",
     "hermes/observe/redact.py",
+    "hermes/token_lock.py",
+    "platforms/discord/gateway.py",
+    "platforms/discord/rest.py",
 }
 
 

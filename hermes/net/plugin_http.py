@@ -6,9 +6,10 @@ its host, since a service may have its token in there.
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 import trio
 
-from hermes.errors import PlatformProtocolError, Unreachable
+from hermes.errors import PlatformProtocolError, SendRejected, Unreachable
 from hermes.events import OutboundFile
 from hermes.net.network import Network, close_quietly
 from hermes.net.transport import HTTP_ERRORS
@@ -34,13 +35,13 @@ class _Exchange:
     __slots__ = ("_begun", "_host")
 
     def __init__(self, url: str) -> None:
-        self._host = urlsplit(url).hostname or "the service"
+        self._host = _host(url)
         self._begun = False
 
-    async def trace(self, event: str, _details: object) -> None:
-        """Notice that the request begins to leave; httpcore2 calls this."""
+    async def trace(self, event: str, details: Mapping[str, Any]) -> None:
+        """Notice that the request begins to leave; httpcore2 calls this, also for the CONNECT that goes to a proxy before."""
         if event.endswith("send_request_headers.started"):
-            self._begun = True
+            self._begun = getattr(details.get("request"), "method", b"") != b"CONNECT"
 
     def __enter__(self) -> None:
         pass
@@ -50,6 +51,8 @@ class _Exchange:
     ) -> None:
         if isinstance(error, trio.TooSlowError):
             raise Unreachable(f"{self._host} did not answer in time", sent=self._begun) from None
+        if isinstance(error, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
+            raise PlatformProtocolError("that is no URL to ask") from None
         if isinstance(error, httpx2.DecodingError):
             raise PlatformProtocolError(f"{self._host} sent a body that cannot be decoded") from None
         if isinstance(error, HTTP_ERRORS):
@@ -91,23 +94,18 @@ class _Client:
         max_bytes: int = 16_777_216,
     ) -> HttpAnswer:
         """Send a request and read its whole answer, whatever its status."""
-        if parts:
-            length, kind, body = _multipart(parts)
-            headers = {**headers, "content-type": kind, "content-length": str(length)}
         exchange = _Exchange(url)
         with exchange, trio.fail_after(timeout_s):
-            answer = await self._open(method, url, headers, body if parts else content, exchange)
-            try:
-                read, length = list[bytes](), 0
-                async with aclosing(answer.aiter_bytes()) as pieces:
-                    async for piece in pieces:
-                        read.append(piece)
-                        length += len(piece)
-                        if length > max_bytes:
-                            raise PlatformProtocolError(f"an answer has more than {max_bytes} bytes")
-            finally:
-                await close_quietly("an HTTP answer", answer.aclose)
-        return _answer(answer, b"".join(read))
+            async with AsyncExitStack() as stack:
+                body: Any = content
+                if parts:
+                    length, kind, body = await _multipart(parts, stack)
+                    headers = {**headers, "content-type": kind, "content-length": str(length)}
+                answer = await self._open(method, url, headers, body, exchange)
+                try:
+                    return _answer(answer, await _whole(answer, max_bytes))
+                finally:
+                    await close_quietly("an HTTP answer", answer.aclose)
 
     @asynccontextmanager
     async def stream(
@@ -138,29 +136,75 @@ def _answer(answer: httpx2.Response, body: bytes) -> HttpAnswer:
     return HttpAnswer(status=answer.status_code, headers=MappingProxyType(headers), body=body)
 
 
-def _multipart(parts: tuple[UploadPart, ...]) -> tuple[int, str, AsyncIterator[bytes]]:
-    """A multipart/form-data body (RFC 7578): its length, its media type, and its bytes; files are read as they are sent."""
+async def _whole(answer: httpx2.Response, max_bytes: int) -> bytes:
+    read, length = list[bytes](), 0
+    async with aclosing(answer.aiter_bytes()) as pieces:
+        async for piece in pieces:
+            read.append(piece)
+            length += len(piece)
+            if length > max_bytes:
+                raise PlatformProtocolError(f"an answer has more than {max_bytes} bytes")
+    return b"".join(read)
+
+
+async def _multipart(parts: tuple[UploadPart, ...], stack: AsyncExitStack) -> tuple[int, str, AsyncIterator[bytes]]:
+    """A multipart/form-data body (RFC 7578): its length, its media type, and its bytes; files are read as they are sent.
+
+    Its files are open when it returns, and are closed by the stack.
+
+    Raises:
+        SendRejected: a file cannot be read, or does not have the bytes that it should.
+    """
     boundary = secrets.token_hex(16)
     heads = [_head(boundary, part) for part in parts]
     tail = f"--{boundary}--\r\n".encode()
-    sizes = [part.content.size_bytes if isinstance(part.content, OutboundFile) else len(part.content) for part in parts]
+    contents = [
+        part.content if isinstance(part.content, bytes) else await _opened(part.content, stack) for part in parts
+    ]
+    sizes = [len(part.content) if isinstance(part.content, bytes) else part.content.size_bytes for part in parts]
     length = sum(map(len, heads)) + sum(sizes) + 2 * len(parts) + len(tail)
 
-    async def body() -> AsyncIterator[bytes]:
-        for head, part, size in zip(heads, parts, sizes, strict=True):
+    async def body() -> AsyncGenerator[bytes, None]:
+        for head, content, size in zip(heads, contents, sizes, strict=True):
             yield head
-            if isinstance(part.content, bytes):
-                yield part.content
+            if isinstance(content, bytes):
+                yield content
             else:
-                async with await trio.open_file(part.content.path, "rb") as file:
-                    left = size
-                    while left and (piece := await file.read(min(PIECE, left))):
-                        left -= len(piece)
-                        yield piece
+                left = size
+                while left and (piece := await _read(content, min(PIECE, left))):
+                    left -= len(piece)
+                    yield piece
             yield b"\r\n"
         yield tail
 
-    return length, f"multipart/form-data; boundary={boundary}", body()
+    pieces = await stack.enter_async_context(aclosing(body()))
+    return length, f"multipart/form-data; boundary={boundary}", pieces
+
+
+async def _opened(file: OutboundFile, stack: AsyncExitStack) -> Any:
+    try:
+        found = await stack.enter_async_context(await trio.open_file(file.path, "rb"))
+        size = await found.seek(0, os.SEEK_END)
+        await found.seek(0)
+    except OSError as error:
+        raise SendRejected(f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+    if size != file.size_bytes:
+        raise SendRejected(f"the file has {size} bytes, not {file.size_bytes}")
+    return found
+
+
+async def _read(file: Any, size: int) -> bytes:
+    try:
+        return bytes(await file.read(size))
+    except OSError as error:  # a body that was begun and not ended is no request
+        raise SendRejected(f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "the service"
+    except ValueError:
+        return "the service"
 
 
 def _head(boundary: str, part: UploadPart) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -42,9 +43,12 @@ class State(Protocol):
 
     shown: dict[tuple[int | str, int], Shown]
     webhook: str
+    hook: dict[str, Any]
+    updates: deque[dict[str, Any]]
     commands: list[Any]
     files: dict[str, tuple[str, bytes]]
     gone: dict[str, str]
+    pressed: list[str]
 
     def next_message(self) -> int:
         """A new message id."""
@@ -63,19 +67,28 @@ def _get_me(_state: State, _params: dict[str, Any]) -> Any:
 
 def _get_webhook_info(state: State, _params: dict[str, Any]) -> Any:
     return {
-        "url": state.webhook, "has_custom_certificate": False, "pending_update_count": len(getattr(state, "updates", ())),
+        "url": state.webhook, "has_custom_certificate": False, "pending_update_count": len(state.updates),
+        **{name: state.hook[name] for name in ("last_error_date", "last_error_message") if name in state.hook},
     }  # fmt: skip
 
 
 def _set_webhook(state: State, params: dict[str, Any]) -> Any:
-    state.webhook = str(params.get("url", ""))
+    url, secret = str(params.get("url", "")), str(params.get("secret_token", ""))
+    if url and not url.startswith(("https://", "http://127.0.0.1")):
+        raise _bad("bad webhook: An HTTPS URL must be provided for webhook")
+    if len(secret) > 256:
+        raise _bad("secret token is too long")
+    if not all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in secret):
+        raise _bad("secret token contains unallowed characters")
+    state.webhook = url
+    state.hook = {"secret_token": secret} if url else {}
     return True
 
 
 def _delete_webhook(state: State, params: dict[str, Any]) -> Any:
-    state.webhook = ""
+    state.webhook, state.hook = "", {}
     if params.get("drop_pending_updates"):
-        getattr(state, "updates", []).clear()
+        state.updates.clear()
     return True
 
 
@@ -243,9 +256,10 @@ def _get_file(state: State, params: dict[str, Any]) -> Any:
     return {"file_id": params["file_id"], "file_unique_id": "u", "file_size": len(data), "file_path": path}
 
 
-def _answer_callback_query(_state: State, params: dict[str, Any]) -> Any:
+def _answer_callback_query(state: State, params: dict[str, Any]) -> Any:
     if not params.get("callback_query_id"):
         raise _bad("query is too old and response timeout expired or query ID is invalid")
+    state.pressed.append(str(params["callback_query_id"]))
     return True
 
 

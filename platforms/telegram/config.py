@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hermes.platform import Capabilities, Secret, seconds, setting, url
+from hermes.decode import secret
+from hermes.platform import Capabilities, Secret, choice, seconds, setting, url
 
 PROXIES = ("http", "https", "socks5", "socks5h")
 
@@ -25,7 +26,19 @@ class TelegramConfig:
     proxy: str | None = setting(
         None, rule=url(*PROXIES, login=True).or_null(), about="an http://, https://, socks5:// or socks5h:// URL"
     )
-    poll_timeout_s: float = setting(50.0, rule=seconds(600), about="how long Telegram may hold a request for updates")
+    mode: str = setting(
+        "poll", rule=choice("poll", "webhook"), about="we ask Telegram for updates, or it sends them to `webhook_url`"
+    )
+    webhook_url: str | None = setting(
+        None, rule=url("https", "http").or_null(),
+        about="where Telegram reaches this gateway, such as https://bot.example.org; the path is added",
+    )  # fmt: skip
+    webhook_secret: Secret | None = setting(
+        None, rule=secret(256).or_null(),
+        about="what a sender of updates must know, of A-Za-z0-9_-; without one it is derived from `token`",
+    )  # fmt: skip
+    drafts: bool = setting(default=True, about="show a reply while it is written, by editing it")
+    poll_timeout_s: float = setting(50.0, rule=seconds(50), about="how long Telegram may hold a request for updates")
     quiet_s: float = setting(
         900.0, rule=seconds(86_400), about="after so long without an update we ask whether any wait"
     )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import msgspec
 
-from hermes.errors import PlatformProtocolError, PlatformRefused, SendRejected, Unreachable
+from hermes.errors import PlatformProtocolError, PlatformUnavailable, RateLimited, SendError, SendRejected
 from hermes.platform import (
     Activity,
     Address,
     AttachmentRef,
     ByteStream,
     Capabilities,
+    CommandSpec,
     Content,
     Host,
     HttpClient,
@@ -23,11 +26,14 @@ from hermes.platform import (
     Receipt,
     ReplyRef,
 )
-from platforms.telegram import sending
-from platforms.telegram.api import CALL_S, TelegramApi
+from platforms.telegram import sending, webhook
+from platforms.telegram.api import TelegramApi
 from platforms.telegram.config import CAPABILITIES, TelegramConfig
+from platforms.telegram.fetching import open_file
 from platforms.telegram.polling import poll
-from platforms.telegram.translate import Me
+from platforms.telegram.words import Me
+
+log = logging.getLogger(__name__)
 
 CONNECTIONS = 16  # at once: one polls
 MAX_COMMANDS = 100  # https://core.telegram.org/bots/api#setmycommands
@@ -45,11 +51,13 @@ class TelegramPlatform:
 
     @property
     def capabilities(self) -> Capabilities:
-        """All that the service can do."""
-        return CAPABILITIES
+        """All that the service can do, and is to do here."""
+        return replace(CAPABILITIES, drafts=self._config.drafts)
 
     async def receive(self, inbox: Inbox, cursors: Mapping[str, bytes]) -> NoReturn:
-        """Poll for updates."""
+        """Ask for updates, or take them."""
+        if self._config.mode == "webhook":
+            await webhook.receive(self._api, inbox, config=self._config, host=self._host, me=self._me)
         await poll(self._api, inbox, cursors, config=self._config, account=self._host.account, me=self._me)
 
     async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:  # noqa: ARG002  # it has no use for the key
@@ -74,40 +82,8 @@ class TelegramPlatform:
             await self._api.call(*found)
 
     def fetch(self, attachment: AttachmentRef, *, max_bytes: int) -> AbstractAsyncContextManager[ByteStream]:
-        """Open the bytes of a file; Telegram keeps its path for an hour."""
-        return self._fetch(attachment, max_bytes)
-
-    @asynccontextmanager
-    async def _fetch(self, attachment: AttachmentRef, max_bytes: int) -> AsyncIterator[ByteStream]:
-        found = await self._api.call("getFile", {"file_id": attachment.ref})
-        path = found.get("file_path") if isinstance(found, dict) else None
-        size = found.get("file_size") if isinstance(found, dict) else None
-        if not isinstance(path, str) or ".." in path.split("/") or path.startswith("/"):
-            raise SendRejected("the file is not there")
-        if isinstance(size, int) and size > max_bytes:
-            raise SendRejected(f"the file has {size} bytes, more than the {max_bytes} that are taken")
-        async with self._http.stream("GET", self._api.file_url(path), timeout_s=CALL_S) as (answer, pieces):
-            if answer.status != 200:
-                raise SendRejected(f"the file is not there ({answer.status})")
-            yield _Bounded(pieces, max_bytes)
-
-
-class _Bounded:
-    """Bytes up to a bound."""
-
-    def __init__(self, pieces: ByteStream, most: int) -> None:
-        self._pieces = pieces
-        self._left = most
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await self._pieces.__anext__()
-        self._left -= len(piece)
-        if self._left < 0:
-            raise SendRejected("the file is larger than what is taken")
-        return piece
+        """Open the bytes of a file."""
+        return open_file(self._api, self._http, attachment.ref, max_bytes)
 
 
 @asynccontextmanager
@@ -120,29 +96,44 @@ async def open_telegram(config: TelegramConfig, host: Host) -> AsyncIterator[Tel
     """
     async with host.http(proxy=config.proxy, max_connections=CONNECTIONS) as http:
         api = TelegramApi(http, config)
-        me = who(await api.call("getMe", {}))
-        hook = await api.call("getWebhookInfo", {})
-        if isinstance(hook, dict) and hook.get("url"):
-            await api.call("deleteWebhook", {"drop_pending_updates": False})
-        await _show_commands(api, host)
+        try:
+            me = await _prepare(api, config, host)
+        except SendError as error:  # nothing was sent: it is the connection that cannot be had
+            wait_s = error.retry_after_s if isinstance(error, RateLimited) else None
+            raise PlatformUnavailable(str(error), retry_after_s=wait_s) from None
         yield TelegramPlatform(api, http, config, host, me)
 
 
-def who(found: Any) -> Me:
+async def _prepare(api: TelegramApi, config: TelegramConfig, host: Host) -> Me:
+    me = who(await api.call("getMe", {}), host.commands)
+    if config.mode == "webhook":
+        webhook.reachable(config)
+        webhook.secret_of(config)
+    else:
+        hook = await api.call("getWebhookInfo", {})
+        if isinstance(hook, dict) and hook.get("url"):
+            await api.call("deleteWebhook", {"drop_pending_updates": False})
+    await _show_commands(api, host, me)
+    return me
+
+
+def who(found: Any, commands: tuple[CommandSpec, ...] = ()) -> Me:
     """Who we are, by `getMe`."""
-    if not isinstance(found, dict) or not isinstance(found.get("id"), int):
+    number = found.get("id") if isinstance(found, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool):
         raise PlatformProtocolError("getMe does not say who we are", sample=repr(found)[:200])
-    return Me(id=found["id"], username=str(found.get("username") or ""))
+    return Me(id=number, username=str(found.get("username") or ""), commands=frozenset(each.name for each in commands))
 
 
-async def _show_commands(api: TelegramApi, host: Host) -> None:
-    """Register what people may type, when it is not what was registered last."""
+async def _show_commands(api: TelegramApi, host: Host, me: Me) -> None:
+    """Register what people may type, when it is not what was registered last for this bot."""
     commands = [{"command": each.name, "description": each.help[:256]} for each in host.commands[:MAX_COMMANDS]]
-    digest = hashlib.sha256(msgspec.json.encode(commands)).digest()
+    digest = hashlib.sha256(msgspec.json.encode((me.id, commands))).digest()
     if await host.memory.get("commands") == digest:
         return
     try:
         await api.call("setMyCommands", {"commands": commands})
-    except (SendRejected, Unreachable, PlatformRefused):  # a menu that is not shown harms nobody
-        return
-    await host.memory.put("commands", digest)
+    except (SendError, PlatformUnavailable, PlatformProtocolError) as error:  # a menu that is not shown harms nobody
+        log.info("the commands are not shown: %s", error)
+    else:
+        await host.memory.put("commands", digest)

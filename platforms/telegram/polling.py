@@ -1,7 +1,8 @@
 """Receiving by long polls: one at a time, and an update is confirmed only by the poll after its commit.
 
 Asking with an offset confirms everything below it (https://core.telegram.org/bots/api#getupdates); Telegram keeps what is not
-confirmed for a day.
+confirmed for a day. Numbers may begin anew, lower, after a week without any: so the offset follows the last batch, and a server
+that is asked for what it cannot know yet answers from what it has.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import trio
 from hermes.errors import PlatformProtocolError, PlatformUnavailable, RateLimited, SendError
 from hermes.events import InboundEvent
 from hermes.platform import Inbox
-from platforms.telegram.api import CALL_S, TelegramApi
+from platforms.telegram.api import TelegramApi
 from platforms.telegram.config import TelegramConfig
-from platforms.telegram.translate import UPDATES, Me, NoEvent, translate
+from platforms.telegram.reading import read
+from platforms.telegram.translate import UPDATES
+from platforms.telegram.words import Me
 
 log = logging.getLogger(__name__)
 
 OFFSET = "offset"
 ANSWER_S = 15.0  # beyond the time for which the server may hold a poll
+CONFIRM_S = 5.0
 BATCH = 100
 
 
@@ -34,28 +38,33 @@ async def poll(
     Raises:
         PlatformError: what a poll ran into.
     """
-    offset = _offset(cursors)
-    heard = trio.current_time()
-    hold_s = round(config.poll_timeout_s)
+    offset = _offset(cursors, me)
+    hold_s = max(1, round(config.poll_timeout_s))
+    heard, doubted = trio.current_time(), False
     while True:
-        asked = {"timeout": hold_s, "limit": BATCH, "allowed_updates": UPDATES}
-        if offset is not None:
-            asked["offset"] = offset
-        updates = await _ask(api, asked, hold_s + ANSWER_S)
-        inbox.alive("poll", next_within_s=hold_s + 2 * ANSWER_S)
+        updates = await _ask(api, offset, 0 if doubted else hold_s)
+        inbox.alive("poll", next_within_s=hold_s + 4 * ANSWER_S)
         if updates:
-            events, offset = read(updates, offset, account=account, me=me)
-            await inbox.deliver(*events, cursors={OFFSET: str(offset).encode()})
+            events, last = read(updates, account=account, me=me)
+            if last is None:
+                raise PlatformProtocolError("getUpdates brought updates without numbers", sample=repr(updates[0])[:200])
+            offset = last + 1
+            await inbox.deliver(*events, cursors={OFFSET: f"{me.id} {offset}".encode()})
             await _confirm_buttons(api, events)
-            heard = trio.current_time()
-        elif trio.current_time() - heard >= config.quiet_s:
-            await _prove_flow(api)
-            heard = trio.current_time()
+            heard, doubted = trio.current_time(), False
+        elif doubted or trio.current_time() - heard >= config.quiet_s:
+            waiting = await _waiting(api)
+            if waiting and doubted:
+                raise PlatformUnavailable(f"{waiting} updates wait at Telegram, and the polls bring none")
+            heard, doubted = trio.current_time(), bool(waiting)  # one may have come just now: another poll tells
 
 
-async def _ask(api: TelegramApi, asked: Mapping[str, Any], within_s: float) -> list[Any]:
+async def _ask(api: TelegramApi, offset: int | None, hold_s: int) -> list[Any]:
+    asked: dict[str, Any] = {"timeout": hold_s, "limit": BATCH, "allowed_updates": UPDATES}
+    if offset is not None:
+        asked["offset"] = offset
     try:
-        found = await api.call("getUpdates", asked, timeout_s=within_s)
+        found = await api.call("getUpdates", asked, timeout_s=hold_s + ANSWER_S)
     except RateLimited as error:
         raise RateLimited(str(error), retry_after_s=error.retry_after_s, scope="account") from None
     if not isinstance(found, list):
@@ -63,45 +72,32 @@ async def _ask(api: TelegramApi, asked: Mapping[str, Any], within_s: float) -> l
     return found
 
 
-def read(updates: list[Any], offset: int | None, *, account: str, me: Me) -> tuple[list[InboundEvent], int]:
-    """The events of a batch, and the offset that confirms it. What is malformed is passed over, with a line in the log."""
-    events, last = [], (offset or 0) - 1
-    for update in updates:
-        number = update.get("update_id") if isinstance(update, dict) else None
-        if isinstance(number, bool) or not isinstance(number, int):
-            log.warning("an update without a number was passed over: %.200r", update)
-            continue
-        last = max(last, number)
-        try:
-            event = translate(update, account=account, me=me)
-        except NoEvent as error:
-            log.warning("update %d was passed over: %s: %.200r", number, error, update)
-            continue
-        if event is not None:
-            events.append(event)
-    return events, last + 1
-
-
-def _offset(cursors: Mapping[str, bytes]) -> int | None:
+def _offset(cursors: Mapping[str, bytes], me: Me) -> int | None:
+    """Where this bot goes on; the numbers of another bot, whose token was configured before, say nothing."""
     try:
-        return int(cursors[OFFSET])
+        bot, offset = map(int, cursors[OFFSET].split())
     except (KeyError, ValueError):
         return None
+    return offset if bot == me.id else None
 
 
 async def _confirm_buttons(api: TelegramApi, events: list[InboundEvent]) -> None:
     """Let the buttons that were pressed stop spinning; nothing is lost if that fails."""
-    for event in events:
-        if event.kind == "button":
-            try:
-                await api.call("answerCallbackQuery", {"callback_query_id": event.id}, timeout_s=CALL_S)
-            except SendError as error:
-                log.info("a pressed button goes on spinning: %s", error)
+
+    async def confirm(query: str) -> None:
+        try:
+            await api.call("answerCallbackQuery", {"callback_query_id": query}, timeout_s=CONFIRM_S)
+        except (SendError, PlatformUnavailable, PlatformProtocolError) as error:
+            log.info("a pressed button goes on spinning: %s", error)
+
+    pressed = [event.id for event in events if event.kind == "button"]
+    if pressed:
+        async with trio.open_nursery() as nursery:
+            for query in pressed:
+                nursery.start_soon(confirm, query)
 
 
-async def _prove_flow(api: TelegramApi) -> None:
-    """Nothing came for long: make sure that nothing waits."""
+async def _waiting(api: TelegramApi) -> int:
     found = await api.call("getWebhookInfo", {})
     waiting = found.get("pending_update_count") if isinstance(found, dict) else None
-    if isinstance(waiting, int) and waiting > 0:
-        raise PlatformUnavailable(f"{waiting} updates wait at Telegram, and the polls bring none")
+    return waiting if isinstance(waiting, int) else 0

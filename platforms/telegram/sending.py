@@ -7,6 +7,7 @@ from typing import Any
 
 from hermes.errors import SendUncertain
 from hermes.platform import Activity, Address, Content, OutboundFile, Receipt, ReplyRef, UploadPart
+from platforms.telegram.translate import DIRECT
 
 MAX_PHOTO = 10_000_000  # bytes; what is larger goes as a document (https://core.telegram.org/bots/api#sending-files)
 Params = dict[str, Any]
@@ -65,8 +66,11 @@ def receipt(shown: Any, to: Address, content: Content) -> Receipt:
 
 def _place(to: Address) -> Params:
     params: Params = {"chat_id": _chat(to.chat)}
-    if to.thread is not None and _number(to.thread) is not None:
-        params["message_thread_id"] = _number(to.thread)
+    thread = to.thread or ""
+    if thread.startswith(DIRECT) and (topic := _number(thread.removeprefix(DIRECT))) is not None:
+        params["direct_messages_topic_id"] = topic
+    elif (topic := _number(thread)) is not None:
+        params["message_thread_id"] = topic
     return params
 
 

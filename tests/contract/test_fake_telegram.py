@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 import telegram
 import telegram.error
 import telegram.request
+import telegram.warnings
 import trio
 
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault, open_fake_telegram
+from hermes.testing.wire_server import WireAnswer, WireRequest, open_wire_server
 
 Job = Callable[[telegram.Bot], Awaitable[Any]]
 
@@ -80,12 +84,99 @@ async def test_a_second_poller_ends_the_first() -> None:
             first = asyncio.create_task(bot.get_updates(timeout=4))
             while not fake.polling:  # noqa: ASYNC110 - the state of the other loop has no event for this one
                 await asyncio.sleep(0)
-            assert await bot.get_updates(timeout=0) == ()
+            assert await bot.get_updates(timeout=0) == ()  # whoever waits for nothing disturbs nobody
+            assert not first.done()
+            second = asyncio.create_task(bot.get_updates(timeout=4))
             with pytest.raises(telegram.error.Conflict, match="terminated by other getUpdates"):
                 await first
+            trio.from_thread.run_sync(fake.write, 7, "hello")
+            assert len(await second) == 1
 
         await sdk(fake, job)
         assert fake.most_polling == 2
+
+
+async def test_updates_come_again_in_any_order_and_an_offset_from_nowhere_is_none() -> None:
+    async with open_fake_telegram() as fake:
+        one, two = fake.write(7, "one"), fake.write(7, "two")
+
+        async def job(bot: telegram.Bot) -> None:
+            assert [each.update_id for each in await bot.get_updates(offset=two + 1000)] == [one, two]
+            assert not await bot.get_updates(offset=two + 1, timeout=0)
+            trio.from_thread.run_sync(fake.repeat, two, one)
+            assert [each.update_id for each in await bot.get_updates()] == [two, one]
+            trio.from_thread.run_sync(lambda: fake.push({"message": {"chat": 5}}, number=two + 1))
+            with pytest.raises(KeyError):
+                await bot.get_updates(offset=two + 1)
+
+        await sdk(fake, job)
+
+
+async def test_a_webhook_is_brought_what_the_library_reads_until_it_is_taken() -> None:
+    brought: list[telegram.Update | None] = []
+    taken = trio.Event()
+
+    async def hook(request: WireRequest) -> WireAnswer:
+        assert request.headers["x-telegram-bot-api-secret-token"] == "a-secret"
+        brought.append(telegram.Update.de_json(json.loads(request.body), None))
+        if len(brought) == 1:
+            return WireAnswer(status=503)
+        taken.set()
+        return WireAnswer()
+
+    async with open_fake_telegram() as fake, open_wire_server(hook) as port:
+        fake.retry_s = 0.001
+        fake.write(7, "hello")
+
+        async def job(bot: telegram.Bot) -> None:
+            with pytest.raises(telegram.error.BadRequest, match="(?i)https url"):
+                await bot.set_webhook("http://example.org")
+            with pytest.raises(telegram.error.BadRequest, match="unallowed characters"):
+                await bot.set_webhook("https://example.org", secret_token="a secret")
+            assert await bot.set_webhook(f"http://127.0.0.1:{port}/hook", secret_token="a-secret")
+            trio.from_thread.run(taken.wait)
+            info = await bot.get_webhook_info()
+            assert "503" in str(info.last_error_message)
+
+        await sdk(fake, job)
+        assert [each and each.message and each.message.text for each in brought] == ["hello"] * 2
+        while fake.updates:
+            await fake.changed()
+
+
+async def test_a_limit_holds_for_its_chat_until_it_is_over() -> None:
+    async with open_fake_telegram() as fake:
+
+        async def job(bot: telegram.Bot) -> None:
+            trio.from_thread.run_sync(fake.limit, 7, 30.0)
+            with pytest.raises(telegram.error.RetryAfter):
+                await bot.send_message(7, "early")
+            await bot.send_message(8, "another chat")
+            trio.from_thread.run_sync(fake.limit, 7, 0.0)
+            await bot.send_message(7, "late")
+            trio.from_thread.run_sync(fake.limit, "*", 30.0)
+            with pytest.raises(telegram.error.RetryAfter):
+                await bot.send_message(8, "early")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", telegram.warnings.PTBDeprecationWarning)
+            await sdk(fake, job)
+        assert (fake.texts(7), fake.texts(8), fake.early) == (["late"], ["another chat"], 2)
+
+
+async def test_a_bad_day_lasts_until_it_is_over() -> None:
+    async with open_fake_telegram() as fake:
+
+        async def job(bot: telegram.Bot) -> None:
+            fake.standing["*"] = Fault(code=502, body=b"<html>Bad Gateway</html>")
+            for _ in range(3):
+                with pytest.raises(telegram.error.NetworkError, match="Bad Gateway"):
+                    await bot.send_message(7, "x")
+            fake.standing.clear()
+            await bot.send_message(7, "y")
+
+        await sdk(fake, job)
+        assert fake.texts(7) == ["y"]
 
 
 async def test_what_is_sent_is_seen_and_can_be_changed() -> None:

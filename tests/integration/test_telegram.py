@@ -91,7 +91,7 @@ async def test_events_are_committed_before_they_are_confirmed_and_a_restart_goes
             assert fake.confirmed == 0
             inbox.hold.set()
             await inbox.until(lambda: inbox.events)
-            assert inbox.cursors == {"offset": str(first + 1).encode()}
+            assert inbox.cursors == {"offset": f"4242 {first + 1}".encode()}
             fake.write(7, "two")
             await inbox.until(lambda: len(inbox.events) == 2)
             assert fake.confirmed == first
@@ -154,15 +154,6 @@ async def test_a_poll_that_fails_says_how(fault: Fault, raises: type[PlatformErr
             assert (caught.value.retry_after_s, caught.value.scope) == (3.0, "account")
 
 
-async def test_polls_that_bring_nothing_while_updates_wait_are_no_connection() -> None:
-    async with open_fake_telegram() as fake, connected(fake, quiet_s=0.001, poll_timeout_s=0.001) as found:
-        empty = b'{"ok":true,"result":[]}'
-        fake.fail("getUpdates", *[Fault(code=200, body=empty)] * 50)
-        fake.write(7, "stuck")
-        with pytest.raises(PlatformUnavailable, match="1 updates wait"):
-            await found.receive(RecordingInbox(), {})
-
-
 async def test_what_is_sent_is_shown_with_its_markup_its_buttons_and_what_it_answers() -> None:
     async with open_fake_telegram() as fake, connected(fake) as found:
         content = Content(text="<b>a</b> &amp; b", dialect=HTML, buttons=((Button("Yes", "y"),),), silent=True)
@@ -213,6 +204,10 @@ async def test_files_are_sent_as_what_they_are(tmp_path: Path, media_type: str, 
         (Fault(code=400, description="Bad Request: not enough rights to send text messages to the chat"), SendRejected, {}),
         (Fault(code=500, description="Internal Server Error"), PlatformUnavailable, {}),
         (Fault(code=401, description="Unauthorized"), PlatformRefused, {}),
+        (Fault(code=404, description="Not Found: method not found"), SendRejected, {}),
+        (Fault(code=503, body=b"<html>"), PlatformUnavailable, {}),
+        (Fault(code=504, body=b"<html>", done=True), SendUncertain, {}),
+        (Fault(code=413, body=b"<html>"), SendRejected, {}),
         (Fault(cut_after=10, done=True), SendUncertain, {}),
         (Fault(code=200, body=b"not JSON", done=True), SendUncertain, {}),
     ],
@@ -241,6 +236,21 @@ async def test_a_send_to_nobody_who_listens_was_not_sent() -> None:
             await opened.__aexit__(None, None, None)
 
 
+async def test_what_goes_to_a_channels_direct_messages_names_its_thread() -> None:
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        await found.send(Address("telegram", "-100", "dm77"), Content(text="x"), key="k", reply=None)
+        assert fake.calls[-1].params["direct_messages_topic_id"] == 77
+        assert "message_thread_id" not in fake.calls[-1].params
+
+
+async def test_a_file_that_is_gone_from_our_disk_was_not_sent(tmp_path: Path) -> None:
+    file = OutboundFile(path=tmp_path / "none", name="f", media_type="a/b", size_bytes=3)
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        with pytest.raises(SendRejected):
+            await found.send(ANNA, Content(file=file), key="k", reply=None)
+        assert not fake.shown
+
+
 async def test_signs_are_shown() -> None:
     async with open_fake_telegram() as fake, connected(fake) as found:
         receipt = await found.send(ANNA, Content(text="x"), key="k", reply=None)
@@ -261,6 +271,22 @@ async def test_a_file_is_fetched_up_to_a_bound() -> None:
                 pass
         with pytest.raises(SendRejected):
             async with found.fetch(AttachmentRef(kind="document", ref="gone"), max_bytes=10):
+                pass
+        fake.fail("getFile", Fault(code=200, body=b'{"ok":true,"result":{"file_path":"documents/f"}}'))
+        with pytest.raises(SendRejected, match="larger"):
+            async with found.fetch(file, max_bytes=1000) as pieces:
+                assert [piece async for piece in pieces] == []
+        fake.fail("getFile", Fault(code=200, body=b'{"ok":true,"result":{"file_path":"/var/lib/f"}}'))
+        with pytest.raises(SendRejected, match="--local"):
+            async with found.fetch(file, max_bytes=1000):
+                pass
+        fake.fail("getFile", Fault(code=200, body=b'{"ok":true,"result":{"file_path":"no\\nsuch?file#\\u0000"}}'))
+        with pytest.raises(SendRejected, match="404"):
+            async with found.fetch(file, max_bytes=300_000):
+                pass
+        fake.fail("file", Fault(code=502, body=b"<html>"))
+        with pytest.raises(PlatformUnavailable):
+            async with found.fetch(file, max_bytes=300_000):
                 pass
         fake.fail("getFile", Fault(code=200, body=b'{"ok":true,"result":{"file_path":"../../etc/passwd"}}'))
         with pytest.raises(SendRejected):

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes.access import RULES, AccessPolicy, is_shared, judge, read_access, session_key
+from hermes import commands as registry
+from hermes.access import AccessPolicy, CommandPolicy, judge, still_allowed
+from hermes.access_config import RULES, read_access
 from hermes.decode import Findings
 from hermes.events import Address, ChatKind, InboundEvent, Person
+from hermes.session_keys import is_personal, is_shared, owns, session_key
 
 IDS = st.sampled_from(["1", "2", "3", "-100", "*", "", "Owner"])
 SETS = st.frozensets(IDS, max_size=3)
@@ -31,7 +34,10 @@ POLICIES = st.builds(
 )
 NAMES = st.sampled_from(["", "Owner", "1", "*", "admin\n"])
 ADDRESSES = st.builds(
-    Address, st.just("telegram"), st.sampled_from(["1", "-100", "a:b", "a%3Ab"]), st.sampled_from([None, "7", "7:8"])
+    Address,
+    st.just("telegram"),
+    st.sampled_from(["1", "-100", "a:b", "a%3Ab"]),
+    st.sampled_from([None, "7", "7:8", "user 1", "user%201"]),
 )
 EVENTS = st.builds(
     InboundEvent,
@@ -172,3 +178,106 @@ def test_only_an_admin_where_that_is_said_may_change_things() -> None:
 def test_no_value_makes_reading_fail(name: str, value: Any) -> None:
     policy, findings = read({name: value})
     assert findings.problems or getattr(policy, name) is not None
+
+
+# --- what changed while it waited
+
+
+@given(POLICIES, EVENTS, st.booleans())
+def test_what_may_be_answered_is_still_allowed_while_nothing_changes(
+    policy: AccessPolicy, found: InboundEvent, paired: bool
+) -> None:
+    allowed = still_allowed(policy, found.chat_kind, found.address.chat, found.sender.id, paired=paired)
+    if judge(policy, found, paired=paired).kind in ("answer", "context"):
+        assert allowed
+    elif not found.sender.bot and found.sender.id not in policy.allow_bots:
+        assert not allowed
+
+
+def test_what_was_taken_back_holds_for_what_waits() -> None:
+    policy = AccessPolicy(allowed_users=frozenset({"1"}))
+    assert still_allowed(policy, "dm", "c", "1", paired=False)
+    assert not still_allowed(AccessPolicy(), "dm", "c", "1", paired=False)
+    assert still_allowed(AccessPolicy(), "dm", "c", "1", paired=True)
+    assert not still_allowed(replace(policy, ignored_chats=frozenset({"c"})), "dm", "c", "1", paired=True)
+
+
+# --- whose conversation it is
+
+
+def test_no_id_of_a_thread_names_a_person() -> None:
+    mine = session_key(AccessPolicy(), event("7", "group"))
+    forged = session_key(AccessPolicy(), event("8", "group", thread="user 7"))
+    assert mine != forged
+    assert is_personal(mine)
+    assert not is_personal(forged)
+
+
+PLACES = st.tuples(POLICIES, EVENTS)
+
+
+@given(PLACES, PLACES)
+def test_a_conversation_is_seen_by_its_person_or_in_its_place_alone(
+    one: tuple[AccessPolicy, InboundEvent], other: tuple[AccessPolicy, InboundEvent]
+) -> None:
+    (policy, mine), (other_policy, theirs) = one, other
+    key, other_key = session_key(policy, mine), session_key(other_policy, theirs)
+    principal, other_principal = f"telegram:{mine.sender.id}", f"telegram:{theirs.sender.id}"
+    if owns(key, principal, other_key, other_principal):
+        assert is_shared(policy, mine) == is_shared(other_policy, theirs)
+        assert mine.sender.id == theirs.sender.id or mine.address == theirs.address
+    assert owns(key, principal, key, principal)
+    assert not owns(key, principal, f"work{other_key.removeprefix('telegram')}", other_principal)
+    assert not owns(key, principal, "sess_1", "key:1")
+
+
+# --- commands
+
+
+def test_some_commands_are_for_admins_and_some_cannot_be_taken_away() -> None:
+    policy, findings = read(
+        {"admins": ["1"], "commands": {"admin_only": ["/Retry"], "everybody": ["platform"], "disabled": ["fork"]}}
+    )
+    assert not findings.problems
+    assert policy.may_use("2", "retry") == "admins"
+    assert policy.may_use("1", "retry") == "yes"
+    assert policy.may_use("2", "platform") == "yes"
+    assert policy.may_use("2", "restart") == "admins"
+    assert policy.may_use("1", "branch") == "disabled"
+    assert {"help", "stop", "whoami"} <= policy.usable("2")
+    assert AccessPolicy().may_use("1", "restart") == "admins"
+
+
+@given(
+    POLICIES,
+    st.frozensets(st.sampled_from(sorted(registry.NAMES))),
+    st.frozensets(st.sampled_from(sorted(registry.NAMES))),
+    IDS,
+)
+def test_everybody_who_may_speak_can_stop_and_ask_for_help(
+    policy: AccessPolicy, admin_only: frozenset[str], disabled: frozenset[str], person: str
+) -> None:
+    closed = replace(policy, commands=CommandPolicy(admin_only=admin_only, disabled=disabled))
+    assert closed.usable(person) >= registry.ALWAYS
+    assert not closed.usable(person) & (disabled - registry.ALWAYS)
+    if person not in policy.admins:
+        assert not closed.usable(person) & ((admin_only | {"restart", "platform"}) - registry.ALWAYS)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        {"disabled": ["stop"]},
+        {"admin_only": ["nonsense"]},
+        {"admin_only": "retry"},
+        {"other": []},
+        [],
+        {"admin_only": ["restart"], "everybody": ["restart"]},
+        {"disabled": [3]},
+        None,
+    ],
+)
+def test_a_mistake_about_commands_is_found(commands: Any) -> None:
+    policy, findings = read({"commands": commands})
+    assert [str(each).partition(" ")[0] for each in findings.problems] == ["platforms.telegram.commands:"]
+    assert policy.commands == CommandPolicy()

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from hermes.events import InboundEvent
 from hermes.inbound import BadEvent, check_event
-from platforms.telegram.polling import read
-from platforms.telegram.translate import UPDATES, Me, NoEvent, translate, units
+from platforms.telegram.reading import read
+from platforms.telegram.translate import UPDATES, NoEvent, translate
+from platforms.telegram.words import Me, units
 
-ME = Me(id=42, username="our_bot")
+ME = Me(id=42, username="our_bot", commands=frozenset({"new", "stop"}))
 ANNA = {
     "id": 7,
     "is_bot": False,
@@ -59,7 +60,12 @@ def test_a_direct_message() -> None:
         ({"text": "yes", "reply_to_message": {"message_id": 3, "from": ANNA, "chat": ROOM, "date": 1, "text": "?"}}, False),
         ({"text": "/new"}, True),
         ({"text": "/new@our_bot now"}, True),
+        ({"text": "/new@our_bot\nand words below"}, True),
         ({"text": "/new@other_bot"}, False),
+        ({"text": "/roll"}, False),
+        ({"text": "/usr/bin/env"}, False),
+        ({"text": "/newer"}, False),
+        ({"text": "/new@other_bot", "reply_to_message": {"message_id": 3, "from": US, "chat": ROOM, "date": 1, "text": "?"}}, False),
         ({"caption": "@our_bot", "caption_entities": [{"type": "mention", "offset": 0, "length": 8}],
           "photo": [{"file_id": "p", "width": 1, "height": 1}]}, True),
         ({"text": "x", "entities": [{"type": "mention", "offset": -1, "length": 99}, "nonsense", None]}, False),
@@ -72,6 +78,12 @@ def test_who_is_spoken_to_in_a_group(fields: dict[str, Any], to_us: bool) -> Non
 def test_our_name_is_taken_off_a_command_and_no_other() -> None:
     assert event(chat=ROOM, text="/new@our_bot now").text == "/new now"
     assert event(chat=ROOM, text="/new@other_bot").text == "/new@other_bot"
+
+
+def test_what_people_write_to_a_channel_is_a_thread_of_its_own() -> None:
+    direct = {"id": -1002, "title": "News", "type": "supergroup", "is_direct_messages": True}
+    found = event(chat=direct, text="x", direct_messages_topic={"topic_id": 77, "user": ANNA})
+    assert str(found.address) == "telegram:-1002:dm77"
 
 
 def test_topics_are_threads_and_threads_of_answers_are_not() -> None:
@@ -94,6 +106,13 @@ def test_a_quote_is_the_part_that_was_chosen() -> None:
     assert (quoted.text, quoted.ours, quoted.message_id) == ("two", True, "3")
 
 
+def test_a_quote_of_another_chat_is_kept() -> None:
+    quoted = event(text="?", external_reply={"message_id": 9, "origin": {}}, quote={"text": "there"}).quoted
+    assert quoted is not None
+    assert (quoted.text, quoted.ours, quoted.message_id) == ("there", False, "9")
+    assert event(text="?", external_reply={"origin": {}}, quote={"text": "there"}).quoted is None
+
+
 def test_a_channel_and_an_anonymous_administrator_speak_as_their_chat() -> None:
     channel = {"id": -1009, "title": "News", "type": "channel"}
     post = {"message_id": 5, "chat": channel, "sender_chat": channel, "date": 1, "text": "hear"}
@@ -105,10 +124,20 @@ def test_a_channel_and_an_anonymous_administrator_speak_as_their_chat() -> None:
 
 
 def test_an_edit_names_what_it_changes_and_each_edit_is_an_event() -> None:
-    first = event("edited_message", text="a", edit_date=10)
-    second = event("edited_message", text="b", edit_date=11)
-    assert (first.kind, first.edits) == ("edited", "5")
+    edits = [{"update_id": n, "edited_message": message(text=text, edit_date=10)} for n, text in ((1, "a"), (2, "b"))]
+    first, second, again = (translate(each, account="telegram", me=ME) for each in (*edits, edits[0]))
+    assert first is not None
+    assert second is not None
+    assert (first.kind, first.edits, first.text, second.text) == ("edited", "5", "a", "b")
     assert first.key != second.key
+    assert first == again
+
+
+def test_who_shares_a_way_is_heard_once() -> None:
+    place = {"location": {"latitude": 1, "longitude": 2, "live_period": 60}}
+    assert event(**place).text == "[location: 1, 2]"
+    moved = {"update_id": 1, "edited_message": message(**place, edit_date=10)}
+    assert translate(moved, account="a", me=ME) is None
 
 
 @pytest.mark.parametrize(
@@ -124,6 +153,8 @@ def test_an_edit_names_what_it_changes_and_each_edit_is_an_event() -> None:
         ({"document": {"file_id": "d", "file_name": "a.pdf", "mime_type": "application/pdf", "file_size": 10}},
          "document", "d", "application/pdf"),
         ({"sticker": {"file_id": "t", "emoji": "👍"}}, "sticker", "t", "image/webp"),
+        ({"sticker": {"file_id": "t", "is_animated": True}}, "sticker", "t", "application/x-tgsticker"),
+        ({"sticker": {"file_id": "t", "is_video": True}}, "sticker", "t", "video/webm"),
     ],
 )  # fmt: skip
 def test_files(fields: dict[str, Any], kind: str, ref: str, media_type: str) -> None:
@@ -142,7 +173,19 @@ def test_a_file_that_lies_about_its_size_has_none() -> None:
     [
         ({"location": {"latitude": 52.1, "longitude": 13.2}}, "[location: 52.1, 13.2]"),
         ({"contact": {"first_name": "Bo", "phone_number": "+1"}}, "[contact: Bo +1]"),
+        ({"contact": {"first_name": "Bo]\n[x", "phone_number": {}}}, "[contact: Bo) (x ]"),
         ({"poll": {"question": "which?"}}, "[poll: which?]"),
+        ({"poll": {"question": "which?", "options": [{"text": "a"}, "b", {"text": "c"}]}}, "[poll: which?; a; c]"),
+        ({"checklist": {"title": "buy", "tasks": [{"id": 1, "text": "milk"}]}}, "[checklist: buy; milk]"),
+        (
+            {
+                "venue": {"title": "Bar", "address": "Here 1", "location": {"latitude": 1, "longitude": 2}},
+                "location": {},
+            },
+            "[place: Bar, Here 1; 1, 2]",
+        ),
+        ({"dice": {"emoji": "🎲", "value": 6}}, "[🎲 6]"),
+        ({"story": {"id": 1}}, "[a story, which bots cannot see]"),
         ({"sticker": {"file_id": "t", "emoji": "👍"}}, "👍"),
         (
             {"text": "x", "forward_origin": {"type": "user", "sender_user": {"first_name": "C]\nD"}}},
@@ -191,10 +234,10 @@ def test_a_malformed_update_is_passed_over_and_the_offset_moves_beyond_it() -> N
         {"update_id": True},
         {"update_id": 12, "message": message(text="good")},
     ]
-    events, offset = read(updates, 10, account="telegram", me=ME)
+    events, last = read(updates, account="telegram", me=ME)
     assert [each.text for each in events] == ["good"]
-    assert offset == 13
-    assert read([], 10, account="telegram", me=ME) == ([], 10)
+    assert last == 12
+    assert read(["nonsense"], account="telegram", me=ME) == ([], None)
 
 
 ANYTHING = st.recursive(
