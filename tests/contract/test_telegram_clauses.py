@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from hermes.testing.fake_telegram_webhook import push_updates
 from platforms.telegram import platform
 from platforms.telegram.config import TelegramConfig
 from platforms.telegram.reading import read
-from platforms.telegram.translate import Me
+from platforms.telegram.words import Me
 
 DAYS: dict[Switch, Fault] = {
     "refuse": Fault(code=401, description="Unauthorized"),
@@ -105,26 +106,16 @@ def translated(sample: bytes) -> Sequence[InboundEvent]:
     return events
 
 
-def sample(**fields: Any) -> bytes:
-    anna = {"id": 7, "is_bot": False, "first_name": "Anna", "username": "anna", "language_code": "en"}
-    chat = {"id": 7, "first_name": "Anna", "type": "private"}
-    message = {"message_id": 5, "from": anna, "chat": chat, "date": 1_700_000_000, **fields}
-    return json.dumps({"update_id": 1, "message": message}).encode()
-
+SAMPLES = {
+    path.stem: json.dumps(json.loads(path.read_text())["update"]).encode()
+    for path in sorted(Path(__file__).parents[1].glob("samples/telegram/*.json"))
+}
 
 SUBJECT = Subject(
     spec=platform,
     service=open_service,
     config=config,
-    samples={
-        "words": sample(text="hello"),
-        "a voice note": sample(
-            voice={"file_id": "voice", "file_unique_id": "v", "duration": 3, "file_size": len(FILE)}
-        ),
-        "an answer": sample(
-            text="yes", reply_to_message={"message_id": 3, "chat": {"id": 7, "type": "private"}, "date": 1, "text": "?"}
-        ),
-    },
+    samples=SAMPLES,
     translate=translated,
     file=(AttachmentRef(kind="voice", ref="voice"), FILE),
 )

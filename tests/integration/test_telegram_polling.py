@@ -165,6 +165,7 @@ async def test_a_button_that_cannot_be_answered_stops_nothing() -> None:
             await inbox.until(lambda: len(inbox.events) == 20)
             fake.write(7, "on")
             await inbox.until(lambda: len(inbox.events) == 21)
+        assert fake.counts["answercallbackquery"] == 20
 
 
 @pytest.mark.parametrize("method", ["getMe", "getWebhookInfo", "deleteWebhook"])
