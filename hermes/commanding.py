@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import trio
 
 from hermes import commands
-from hermes.access import AccessPolicy
+from hermes.access import AccessPolicy, still_allowed
 from hermes.accounts import AccountStatus
 from hermes.commands.run import run_command
 from hermes.commands.services import Asked, Reply, Restart, Result, Services
 from hermes.errors import HermesError, StoreUnavailable
 from hermes.observe.logs import get_log
-from hermes.replies import Replies
+from hermes.replies import NOT_ALLOWED, Replies
+from hermes.session_keys import kind_of_chat
 from hermes.sessions import Sessions
 from hermes.store import Store
 from hermes.store.inbox import COMMAND
@@ -115,10 +116,7 @@ class Commanding:
         result: Result = Reply("That took too long. Try again.", again=True)
         try:
             with trio.move_on_after(RUN_S):
-                services = Services(
-                    turns=self._sessions, conversations=self._store.conversations, gateway=self._gateway
-                )
-                result = await run_command(asked, services)
+                result = await self._run(asked)
         except StoreUnavailable:
             raise
         except HermesError as error:
@@ -127,6 +125,15 @@ class Commanding:
         self._replies.wake(address)
         self._sessions.wake(key)  # its rows waited for this command
         log.info("command.run", name=command.name if command.known else "(unknown)", account=address.account)
+
+    async def _run(self, asked: Asked) -> Result:
+        """Run a command, if who typed it is still let in."""
+        paired = await self._store.accounts.is_paired(asked.address.account, asked.person)
+        kind = kind_of_chat(asked.key)
+        if not still_allowed(asked.policy, kind, asked.address.chat, asked.person, paired=paired):
+            return Reply(NOT_ALLOWED)
+        services = Services(turns=self._sessions, conversations=self._store.conversations, gateway=self._gateway)
+        return await run_command(asked, services)
 
     async def _end(self, asked: Asked, result: Result) -> None:
         """Commit the end of a command and its answer, then do what is to be done outside the store."""

@@ -321,9 +321,18 @@ def _surroundings(variables: Variables, passthrough: tuple[str, ...]) -> Surroun
         watchdog_s=(int(microseconds) / 1e6 or None) if watched else None,
         invocation_id=variables.get("INVOCATION_ID") or "",
         runtime_dir=Path(runtime_dir) if runtime_dir and runtime_dir.startswith("/") else None,
+        state_dir=_state_dir(variables),
         temp_dir=Path(variables.get("TMPDIR") or Surroundings().temp_dir),
         terminal_env=MappingProxyType(terminal_environment(variables, passthrough)),
     )
+
+
+def _state_dir(variables: Variables) -> Path | None:
+    """As the XDG Base Directory Specification has it: a relative path is not one."""
+    chosen, home = variables.get("XDG_STATE_HOME") or "", variables.get("HOME") or ""
+    if chosen.startswith("/"):
+        return Path(chosen)
+    return Path(home, ".local", "state") if home.startswith("/") else None
 
 
 def _scrubbed(problems: Sequence[Problem], values: Mapping[str, str]) -> Iterable[Problem]:

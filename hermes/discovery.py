@@ -18,6 +18,7 @@ from hermes.platform import PlatformSpec
 
 GROUP = "hermes.platforms"
 ATTRIBUTE = "platform"
+MARK = "__hermes_file__"  # on a module: which state of which file it was made from
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 
 
@@ -43,24 +44,37 @@ class FoundPlatform:
 def find_platforms(home: Path) -> Mapping[str, FoundPlatform]:
     """Every platform by its name. A file in the home wins over an installed package, since it was put there on purpose.
 
+    Of two packages with one name neither is used: nobody has said which.
+
     Args:
         home: whose `plugins/platforms/*.py` are looked at.
     """
     from importlib.metadata import entry_points  # takes milliseconds: only who needs platforms pays
 
-    found = {
-        point.name: FoundPlatform(
-            name=point.name, where=f"the package {point.value.partition(':')[0]}", load=_loader(point.name, point.load)
-        )
-        for point in entry_points(group=GROUP)
-        if _NAME.match(point.name)
-    }
+    found: dict[str, FoundPlatform] = {}
+    for point in entry_points(group=GROUP):
+        if _NAME.match(point.name):
+            where = f"the package {point.value.partition(':')[0]}"
+            before = found.get(point.name)
+            if before is None:
+                found[point.name] = FoundPlatform(name=point.name, where=where, load=_loader(point.name, point.load))
+            elif before.where != where:  # one package may be seen twice, by two entries of the path
+                found[point.name] = _ambiguous(point.name, before.where, where)
     for path in sorted((home / "plugins" / "platforms").glob("*.py")):
         if _NAME.match(path.stem):
+            hidden = found.get(path.stem)
             found[path.stem] = FoundPlatform(
-                name=path.stem, where=str(path), load=_loader(path.stem, partial(_load_file, path))
-            )
+                name=path.stem, where=str(path) + (f" (in place of {hidden.where})" if hidden else ""),
+                load=_loader(path.stem, partial(_load_file, path)),
+            )  # fmt: skip
     return MappingProxyType(found)
+
+
+def _ambiguous(name: str, one: str, other: str) -> FoundPlatform:
+    def load() -> PlatformSpec[object]:
+        raise BadPlugin(f"are both called {name}: uninstall one of them")
+
+    return FoundPlatform(name=name, where=f"{one} and {other}", load=load)
 
 
 def _loader(name: str, load: Callable[[], object]) -> Callable[[], PlatformSpec[object]]:
@@ -82,14 +96,22 @@ def _loader(name: str, load: Callable[[], object]) -> Callable[[], PlatformSpec[
 
 def _load_file(path: Path) -> object:
     """Run a file of the home. It must be as private as the home is: whoever can write it runs code as us."""
-    status = path.stat()
-    if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise BadPlugin("can be written by others; `chmod go-w` it")
+    for each in (path, path.parent, path.parent.parent):
+        status = each.stat()
+        if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            what = "can be written by others" if each == path else f"is in {each}, which can be written by others"
+            raise BadPlugin(f"{what}; `chmod go-w` it, and see that it is yours")
     name = f"hermes_plugin_{path.stem.replace('-', '_')}"
+    status = path.stat()
+    mark = (str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    known = sys.modules.get(name)
+    if getattr(known, MARK, None) == mark:  # a reload finds what it had, so that its accounts are not taken for changed
+        return getattr(known, ATTRIBUTE, None)
     loader = SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
+    setattr(module, MARK, mark)
     sys.modules[name] = module  # where dataclasses and type hints look for what their module's names mean
     try:
         loader.exec_module(module)

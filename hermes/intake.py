@@ -86,6 +86,8 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
         reply: how an answer is tied to it, where its service has that.
         kind: `message`, or what `InboundEvent.kind` says.
         busy: what to do when the session is in a turn.
+        part_of: parts of one message share it: the id of an album, or `continues` for a text that is likely to go on.
+        merge_window_s: how long more parts are waited for.
         prefix: the client's own history, which becomes the session's when the session is made by this event.
         ephemeral: the session serves this one request: nothing stays live and its rows are kept a day.
         existing: the session must exist already (404 otherwise), under `session_id` if that is given.
@@ -108,6 +110,8 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     reply: ReplyRef | None = None
     kind: str = "message"
     busy: Busy = "queue"
+    part_of: str | None = None
+    merge_window_s: float = 0.0
     prefix: tuple[Message, ...] = ()
     ephemeral: bool = False
     existing: bool = False

@@ -73,7 +73,7 @@ class Reception:
         place = Place(
             account=account, platform=configured.spec.name, access=configured.access,
             busy=configured.access.busy or config.sessions.busy,
-            pairing_text=lambda code: pairing_text(account, code),
+            pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
         )  # fmt: skip
         done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Draw = Callable[[Sequence[str]], None]  # the pieces of the reply so far
 
+NOT_ALLOWED = "You may not talk to me any more."
 _RETRY = "Send it again, or /retry."
 
 
@@ -78,7 +79,7 @@ def failure_text(failure: Failure) -> str:
     if failure.code == "quarantined":
         return f"Your message was {failure.message}. /retry tries once more."
     if failure.code == "not_allowed":
-        return "You may not talk to me any more."
+        return NOT_ALLOWED
     if failure.kind == "interrupted":
         return f"Interrupted: {failure.message}. {_RETRY}"
     return f"That did not work: {failure.message}. {_RETRY}"

@@ -302,6 +302,7 @@ class Sessions:
             if settled.told is not None:
                 self._agents.replies.wake(settled.told)
         newer, session.newer = session.newer, None
+        session.held_s = found.held_s
         if found.claim is None:
             return found.more
         feed = self._feeds.begin(found.claim)
@@ -338,14 +339,15 @@ class Sessions:
         """Wait for a wake. Returns False when the session is to end: evicted, idle too long, or the gateway drains."""
         self._live.becomes_idle(session)
         try:
-            with trio.move_on_after(self._settings().idle_ttl_s) as waiting:
+            held_s, session.held_s = session.held_s, 0.0
+            with trio.move_on_after(held_s or self._settings().idle_ttl_s) as waiting:
                 while not session.woken:
                     if not session.reserved and (session.evicting or not self._live.open):
                         return False
                     await session.lot.park()
             while waiting.cancelled_caught and session.reserved:  # a door is about to hand something over
                 await session.lot.park()
-            return session.woken
+            return session.woken or held_s > 0.0
         finally:
             self._live.stirs(session)
 

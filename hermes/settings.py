@@ -251,6 +251,7 @@ class Surroundings:
         watchdog_s: how often it wants a sign of life at the latest; None without a watchdog.
         invocation_id: its name for this run.
         runtime_dir: `$XDG_RUNTIME_DIR`.
+        state_dir: `$XDG_STATE_HOME`, else `~/.local/state`; None if neither is known.
         temp_dir: `$TMPDIR`, else `/tmp`.
         terminal_env: the environment of every command that the terminal tool runs.
     """
@@ -259,6 +260,7 @@ class Surroundings:
     watchdog_s: float | None = None
     invocation_id: str = ""
     runtime_dir: Path | None = None
+    state_dir: Path | None = None
     temp_dir: Path = Path("/tmp")  # noqa: S108 - only a directory inside it, made 0700 and checked, is ever used
     terminal_env: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
 

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if code == RESTART and not is_managed(config):
         _announce("Starting again")
         # Everything is closed; the lock is free. Python's descriptors are not inherited.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line, no shell
     return code
 
 

@@ -11,7 +11,7 @@ from hermes.rendering.units import is_visible, well_formed
 
 __all__ = ["MIN_ROOM", "plain_text", "render"]
 
-MIN_ROOM = 64  # units: less than this holds no marker, link and word together
+MIN_ROOM = 160  # units: less does not hold a fence with its quotes and a word; no service has less
 
 
 def render(markdown: str, capabilities: Capabilities, *, suffix_room: int = 0) -> tuple[str, ...]:

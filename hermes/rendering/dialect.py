@@ -145,7 +145,8 @@ class Dialect:
         """The words of a block with their marks; every line but the first begins with `rest`."""
         out: list[str] = []
         opened: Marks = ()
-        before, begins = "", True
+        begins = True
+        atoms = self.markable(atoms)
         for index, atom in enumerate(atoms):
             marks = self.marks(atom.marks)
             if marks != opened:
@@ -153,13 +154,17 @@ class Dialect:
                 opened = marks
             if atom.text == "\n":
                 out.append(self.line_end(hard=atom.hard) + rest)
-                before, begins = "", True
+                begins = True
                 continue
             after = atoms[index + 1] if index + 1 < len(atoms) else None
-            out.append(self.word(atom, begins=begins, before=before, after=after, heading=heading))
-            before, begins = atom.text[-1:], False
+            out.append(self.word(atom, begins=begins, after=after, heading=heading))
+            begins = False
         self._turn(out, opened, ())
         return "".join(out)
+
+    def markable(self, atoms: Sequence[Atom]) -> Sequence[Atom]:
+        """The same without marks that the dialect could not read back where they are."""
+        return atoms
 
     def _turn(self, out: list[str], opened: Marks, wanted: Marks) -> None:
         """Close what is not wanted any more, innermost first, and open what is."""
@@ -185,13 +190,12 @@ class Dialect:
         """The end of a line inside a block: in a chat it is always seen."""
         return "\n"
 
-    def word(self, atom: Atom, *, begins: bool, before: str, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
         """A word or space, with what needs it escaped.
 
         Args:
             atom: it.
             begins: nothing stands before it in its line.
-            before: the last character before it.
             after: what follows.
             heading: of a heading.
         """

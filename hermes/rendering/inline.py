@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from hermes.rendering.leaves import Atom, Mark, Marks, words_of
+from hermes.rendering.leaves import Atom, Mark, MarkKind, Marks, words_of
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -15,6 +15,7 @@ LinkRule = Callable[[str], bool]
 
 # A line may also be cut after the punctuation of scripts that put no spaces between words.
 _ATOMS = re.compile(r"\s+|[^\s。！？，、；：]+[。！？，、；：]*|[。！？，、；：]+")
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]{1,31}:")
 _NAMES = {"strong_open": "strong", "em_open": "em", "s_open": "s", "spoiler_open": "spoiler"}
 _TICKS = re.compile("`+")
 
@@ -89,17 +90,18 @@ def _split(runs: Iterator[tuple[str, Marks, bool]]) -> list[Atom]:
     text, marks = "", ()
     for more, under, is_break in runs:
         if is_break or under != marks:
-            found.extend(_words(text, marks))
+            found.extend(words_in(text, marks))
             text, marks = "", under
         if is_break:
             found.append(Atom("\n", under, more != "\n"))
         else:
             text += more
-    found.extend(_words(text, marks))
+    found.extend(words_in(text, marks))
     return found
 
 
-def _words(text: str, marks: Marks) -> Iterator[Atom]:
+def words_in(text: str, marks: Marks = ()) -> Iterator[Atom]:
+    """The words of a line, and the spaces between them."""
     if marks and marks[-1].kind == "address":
         yield Atom("".join(text.split()), marks)
         return
@@ -137,7 +139,7 @@ def _runs(
             if not is_link(address):
                 yield _beside(label, address), marks, False
             elif not label.strip():
-                yield address, (*marks, Mark("address", address, number())), False
+                yield address, (*marks, Mark(_unlabelled(address), address, number())), False
         elif token.nesting > 0:
             stack.append((marks, ""))
             name = _NAMES.get(kind)
@@ -153,10 +155,15 @@ def _image(token: Token, is_link: LinkRule, number: Numbers, marks: Marks) -> It
     label = words_of(atoms_of(token.children or (), lambda _: True, number))
     inside = any(each.kind == "link" for each in marks)
     if is_link(address) and not inside:
-        yield label or address, (*marks, Mark("link" if label else "address", address, number())), False
+        yield label or address, (*marks, Mark("link" if label else _unlabelled(address), address, number())), False
     else:
         yield label, marks, False
         yield _beside(label, address), marks, False
+
+
+def _unlabelled(address: str) -> MarkKind:
+    """How an address stands for itself: one without a scheme can't."""
+    return "address" if _SCHEME.match(address) else "link"
 
 
 def _beside(label: str, address: str) -> str:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from hermes.rendering.dialect import Dialect, Piece
-from hermes.rendering.inline import tidied
+from hermes.rendering.flanks import readable
+from hermes.rendering.inline import tidied, words_in
 from hermes.rendering.leaves import Atom, Container, Leaf, Mark, Marks
 from hermes.rendering.tree import strong
 from hermes.rendering.units import Unit, width
@@ -38,8 +39,8 @@ class Markdown(Dialect):
     def prepared(self, leaf: Leaf) -> Sequence[Leaf]:
         if leaf.kind == "table" and self._is_plain(leaf):
             return (leaf,)
-        if leaf.kind == "code" and self.frame(leaf)[0] > self.room // 4:
-            lines = [atom for line in leaf.text.split("\n") for atom in (Atom(line), Atom("\n")) if atom.text]
+        if leaf.kind == "code" and len(self.fence(leaf.text)) > self.room // 8:
+            lines = [atom for line in leaf.text.split("\n") for atom in (*words_in(line), Atom("\n"))]
             return (replace(leaf, kind="text", text="", atoms=tidied(lines)),)
         return super().prepared(leaf)
 
@@ -101,6 +102,9 @@ class Markdown(Dialect):
     def marks(self, marks: Marks) -> Marks:
         return marks
 
+    def markable(self, atoms: Sequence[Atom]) -> Sequence[Atom]:
+        return readable(atoms) if any(each.marks for each in atoms) else atoms
+
     def open(self, mark: Mark) -> str:
         if mark.kind == "code":
             return mark.argument
@@ -116,7 +120,7 @@ class Markdown(Dialect):
     def line_end(self, *, hard: bool) -> str:
         return "\\\n" if hard else "\n"
 
-    def word(self, atom: Atom, *, begins: bool, before: str, after: Atom | None, heading: bool) -> str:
+    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:
         if any(each.kind in ("code", "address") for each in atom.marks):
             return atom.text
         text = self.escaped(atom.text)
@@ -203,11 +207,13 @@ class Discord(Markdown):
     def line_end(self, *, hard: bool) -> str:  # noqa: ARG002 - every line's end is seen
         return "\n"
 
-    def word(self, atom: Atom, *, begins: bool, before: str, after: Atom | None, heading: bool) -> str:
+    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:
         if atom.marks and atom.marks[-1].kind == "address":
             # Bare it has a preview; among marks it would swallow their ends.
             return atom.text if len(atom.marks) == 1 else f"<{atom.text}>"
-        text = super().word(atom, begins=begins, before=before, after=after, heading=False)
+        text = super().word(atom, begins=begins, after=after, heading=False)
+        if "]" in text and any(each.kind == "link" for each in atom.marks):
+            text = text.replace("]", "\\]")
         return _PING.sub("@" + _HIDDEN, text) if "@" in text else text
 
     def escaped(self, text: str) -> str:

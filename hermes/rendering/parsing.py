@@ -17,7 +17,7 @@ from markdown_it.token import Token
 
 MAX_DEPTH = 20  # levels of the parser; a list takes two
 MAX_CELLS = 20_000  # of a table, those that a short row leaves out counted: they cost a token each
-_SPOILER = re.compile(r"\|\|(?=[^\s|])([^\n]*?[^\s|])\|\|(?!\|)")
+_SPOILER = re.compile(r"\|\|(?=[^\s|])(.*?[^\s|])\|\|(?!\|)", re.DOTALL)
 _MAX_SPOILER = 1_000  # characters that are looked through for the end of one
 
 
@@ -65,7 +65,7 @@ def _bounded_table(state: StateBlock, start: int, end: int, silent: bool) -> boo
 
 
 def _spoiler(state: StateInline, silent: bool) -> bool:
-    """`||hidden||`, closed in the same line, with no space inside its ends: `a || b || c` is none."""
+    """`||hidden||`, with no space inside its ends: `a || b || c` is none."""
     if state.src[state.pos] != "|":
         return False
     found = _SPOILER.match(state.src, state.pos, min(state.posMax, state.pos + _MAX_SPOILER))

@@ -153,10 +153,10 @@ def cut(
     """
     first, rest = dialect.prefixes(leaf, shown)
     units, bytes_ = dialect.frame(leaf)
-    room -= units + size(first, dialect.unit)
-    raw -= bytes_ + 6 * len(first)
-    line = size(rest, dialect.unit) + 3, 6 * len(rest) + 3
-    if room < max(8, line[0]) or raw < 256:
+    line = size(rest, dialect.unit) + 1, 6 * len(rest) + 1
+    room -= units + size(first, dialect.unit) + line[0]  # code ends with a line of its own
+    raw -= bytes_ + 6 * len(first) + line[1]
+    if room < 8 + line[0] or raw < 256:
         return None, leaf
     return (_cut_code if leaf.kind == "code" else _cut_text)(dialect, leaf, line, room, raw)
 

@@ -111,7 +111,7 @@ class TelegramHtml(Dialect):
     def close(self, mark: Mark) -> str:
         return f"</{_TAGS.get(mark.kind, 'a')}>"
 
-    def word(self, atom: Atom, *, begins: bool, before: str, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
         return escape(atom.text, quote=False)
 
     def bound(self, text: str) -> tuple[int, int]:

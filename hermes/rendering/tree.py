@@ -68,7 +68,9 @@ class _Walk:
 
     def leaf(self, leaf: Leaf, lines: Sequence[int] | None) -> None:
         begin, end = lines or (0, 0)
-        self.leaves.append(replace(leaf, containers=tuple(self.containers), fresh=self.shown, lines=(begin, end)))
+        self.leaves.append(
+            replace(leaf, containers=tuple(self.containers), fresh=self.shown, lines=(begin, end))
+        )
         self.shown = len(self.containers)
 
     def text(self, token: Token, level: int, lines: Sequence[int]) -> None:
@@ -148,4 +150,6 @@ def _start(token: Token) -> int:
 def strong(atoms: tuple[Atom, ...]) -> tuple[Atom, ...]:
     """The same in bold."""
     mark = Mark("strong")
-    return tuple(each if mark in each.marks else each._replace(marks=(mark, *each.marks)) for each in atoms)
+    return tuple(
+        each._replace(marks=(mark, *(other for other in each.marks if other.kind != "strong"))) for each in atoms
+    )

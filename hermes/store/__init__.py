@@ -260,6 +260,10 @@ class AccountTable(Tables):
             raise found
         return found
 
+    async def is_paired(self, account: str, person: str) -> bool:
+        """Whether the owner let this person in, and has not taken it back."""
+        return await self._read(pairing.is_allowed, account, person)
+
     async def revoke(self, account: str, person: str) -> bool:
         """Let a person in no more."""
         return await self._write(pairing.revoke, account, person)

@@ -10,7 +10,7 @@ import msgspec
 
 from hermes.errors import RequestError
 from hermes.events import StoredContent, decode_reply, encode_reply
-from hermes.intake import Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
+from hermes.intake import HTTP, Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
 from hermes.messages import encode_messages
 from hermes.replies import failure_text
 from hermes.store import outbox, sessions
@@ -18,8 +18,9 @@ from hermes.store.rows import Accepted, InboxRow, Settled
 
 COLUMNS = (
     "id, event_id, account, chat, thread, reply, session_key, mode, source, principal, busy, may_change, accepted_at,"
-    " attempts, resume, state, reason, turn_id, payload"
+    " attempts, resume, state, reason, turn_id, held_until, part_of, payload"
 )
+CONTINUES = "continues"  # what a text at its service's limit is part of
 # SQLite uses the index of open rows only for a statement that repeats the index's own condition word for word.
 OPEN = "state IN ('pending', 'live')"
 WAITING = f"{OPEN} AND state = 'pending'"
@@ -75,13 +76,15 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             raise RequestError(
                 409, f"{intake.max_queued} requests wait for this session already", code="session_busy", retry_after_s=5
             )
+    part_of, held_until = _joined(con, intake, now) if intake.account != HTTP else (None, None)
     con.execute(
         "INSERT INTO inbox (account, chat, thread, reply, event_id, kind, session_key, seq, mode, source, principal, busy,"
-        " may_change, payload, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " may_change, payload, accepted_at, part_of, held_until)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             intake.account, intake.chat, intake.thread, encode_reply(intake.reply) if intake.reply else None,
             intake.event_id, intake.kind, intake.session_key, seq, intake.mode, intake.source,
-            intake.principal, intake.busy, intake.may_change, encode_payload(intake.payload), now,
+            intake.principal, intake.busy, intake.may_change, encode_payload(intake.payload), now, part_of, held_until,
         ),
     )  # fmt: skip
     if intake.idempotency is not None:
@@ -92,6 +95,30 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             (intake.principal, key.route, key.key, key.fingerprint, intake.event_id, now),
         )
     return Accepted(event_id=intake.event_id, session_id=session.id, fresh=True, session=session)
+
+
+def _joined(con: sqlite3.Connection, intake: Intake, now: float) -> tuple[str | None, float | None]:
+    """What a new row is a part of, and until when it waits for more; the parts before it wait as long as it does."""
+    held_until = now + intake.merge_window_s if intake.part_of is not None else None
+    last = con.execute(
+        f"SELECT part_of, held_until, principal FROM inbox WHERE session_key = ? AND {WAITING} ORDER BY seq DESC LIMIT 1",
+        (intake.session_key,),
+    ).fetchone()
+    if last is None or last[1] is None or last[1] <= now or last[2] != intake.principal:
+        return _own(intake), held_until
+    goes_on = str(last[0]).startswith(CONTINUES)
+    if not goes_on and last[0] != intake.part_of:
+        return _own(intake), held_until
+    con.execute(
+        f"UPDATE inbox SET held_until = ? WHERE session_key = ? AND {WAITING} AND part_of = ?",
+        (held_until, intake.session_key, last[0]),
+    )
+    return str(last[0]), held_until
+
+
+def _own(intake: Intake) -> str | None:
+    """The name of a new group of parts: unlike any other where the service gives none."""
+    return f"{CONTINUES} {intake.event_id}" if intake.part_of == CONTINUES else intake.part_of
 
 
 def _by_key(con: sqlite3.Connection, intake: Intake) -> Accepted | None:
@@ -240,5 +267,5 @@ def finish_command(con: sqlite3.Connection, event: InboxRow, reply: Sequence[Sto
 
 def command_waits(con: sqlite3.Connection, key: str) -> bool:
     """Whether a command for this mailbox is still to be run."""
-    query = "SELECT 1 FROM inbox WHERE state = 'pending' AND kind = 'command' AND session_key = ? LIMIT 1"
+    query = f"SELECT 1 FROM inbox WHERE session_key = ? AND {WAITING} LIMIT 1"
     return con.execute(query, (COMMAND + key,)).fetchone() is not None

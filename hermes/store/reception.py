@@ -34,6 +34,7 @@ class Place:
         account, platform: its id, and of which service.
         access: who may speak there.
         busy: what a new message does to a turn that runs.
+        merge_window_s: how long more parts of one message are waited for.
         pairing_text: from a code to what the stranger reads.
     """
 
@@ -42,6 +43,7 @@ class Place:
     access: AccessPolicy
     busy: Busy
     pairing_text: Callable[[str], str]
+    merge_window_s: float = 1.0
 
 
 @dataclass(slots=True)
@@ -128,6 +130,8 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
         reply=event.reply if _tied(event) else None,
         kind=event.kind,
         busy=busy,
+        part_of=event.album or (inbox.CONTINUES if event.continues else None),
+        merge_window_s=place.merge_window_s,
         may_change=place.access.may_change(event.sender),
     )
 

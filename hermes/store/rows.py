@@ -62,6 +62,8 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     state: RowState
     reason: str | None
     turn_id: str | None
+    held_until: float | None
+    part_of: str | None
     payload: Payload
     readable: bool = True
 
@@ -124,11 +126,16 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Next(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mailbox holds: a claim to run, rows that were settled on the way, and whether more waits."""
+    """What a mailbox holds: a claim to run, rows that were settled on the way, and whether more waits.
+
+    Args:
+        held_s: seconds for which the first row still waits for more parts of itself; 0 = for nothing.
+    """
 
     claim: Claim | None
     settled: tuple[Settled, ...]
     more: bool
+    held_s: float = 0.0
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,8 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
         waiting.pop(0)
     if not waiting:
         return Next(claim=None, settled=tuple(settled), more=more)
+    if (held_until := waiting[0].held_until) is not None and held_until > look.now:
+        return Next(claim=None, settled=tuple(settled), more=False, held_s=held_until - look.now)
     together = _together(waiting, look)
     claim = _begin(con, together, session, look)
     return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together) or more)
@@ -138,12 +140,16 @@ def _rights(event: InboxRow, look: TakeUp) -> bool:
 
 
 def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
-    """The rows one turn answers: one, or a burst of a person's messages (restarted, or old and unanswered)."""
+    """The rows one turn answers: one, the parts of one message, or a burst of a person's (restarted, or old and unanswered)."""
     first = waiting[0]
-    if first.busy == "queue" or first.mode != "detached":
-        return waiting[:1]
     same = [first]
-    for event in waiting[1:MAX_TOGETHER]:
+    if first.part_of is not None:
+        same = [each for each in waiting[:MAX_TOGETHER] if each.part_of == first.part_of]
+        if same != waiting[: len(same)]:  # something else came in between
+            same = waiting[: next(n for n, each in enumerate(waiting) if each.part_of != first.part_of)]
+    if first.busy == "queue" or first.mode != "detached":
+        return same
+    for event in waiting[len(same) : MAX_TOGETHER]:
         stale = look.now - first.accepted_at > look.stale_after_s and look.now - event.accepted_at > look.stale_after_s
         alike = event.principal == first.principal and event.mode == first.mode and event.busy != "queue"
         if not alike or event.attempts or not (first.reason == "restarted" or stale):

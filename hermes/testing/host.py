@@ -78,9 +78,9 @@ async def open_test_host(
     Lifetime: what was opened through it must be left before it is.
     """
     tls = ssl.create_default_context()
-    async with open_network(tls=tls) as network, open_test_routes(account) as routes:
+    async with open_network(tls=tls) as network, open_test_routes() as (hooks, base_url):
         yield TestHost(
-            account=account, commands=commands, routes=routes, memory=memory or TestMemory(),
+            account=account, commands=commands, routes=hooks.of(account), memory=memory or TestMemory(),
             http=make_http_factory(network), websocket=make_websocket_factory(network), tcp=make_stream_factory(network),
-            tls=tls, clock=clock, base_url=routes.base_url,
+            tls=tls, clock=clock, base_url=base_url,
         )  # fmt: skip

@@ -33,5 +33,9 @@ platform = PlatformSpec(
     help="Telegram bots. Write to @BotFather, say /newbot, and it gives you the token.",
     open=_open,
     check=_check,
-    environment={"TELEGRAM_BOT_TOKEN": "token", "TELEGRAM_ALLOWED_USERS": "allowed_users"},
+    environment={
+        "TELEGRAM_BOT_TOKEN": "token",
+        "TELEGRAM_ALLOWED_USERS": "allowed_users",
+        "TELEGRAM_BASE_URL": "base_url",
+    },
 )

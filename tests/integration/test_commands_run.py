@@ -144,23 +144,28 @@ async def test_words_are_answered_and_commands_are_no_words(tmp_path: Path) -> N
 
 
 async def test_a_new_conversation_forgets_and_the_old_one_is_gone_on_with(tmp_path: Path) -> None:
-    async with opened(tmp_path) as world:
+    door = ScriptedDoor()
+    async with opened(tmp_path, door) as world:
         await world.say("one")
         assert await world.say("/title  Trip *to* Rome ") == r"It is called Trip \*to\* Rome now."
         assert await world.say("/title") == r"This conversation is called Trip \*to\* Rome."
         assert (await world.say("/new Work")).startswith("A new conversation. It is called Work.")
         await world.say("two")
+        assert [message.text for message in door.histories[-1]] == ["two"]
         assert await world.conversation() == ["two", "echo: two"]
         listed = await world.say("/sessions")
         assert listed.startswith("1. Work *(this one)*")
         assert "2. Trip" in listed
         assert (await world.say("/resume trip *TO* rome")).startswith("Going on with Trip")
         assert await world.say("three") == "echo: three"
+        assert [message.text for message in door.histories[-1]] == ["one", "echo: one", "three"]
         assert await world.conversation() == ["one", "echo: one", "three", "echo: three"]
         assert await world.say("/resume 1") == "That is the conversation we are in."
         assert (await world.say("/resume 2")).startswith("Going on with Work")
         assert await world.conversation() == ["two", "echo: two"]
         assert await world.say("/resume nonsense") == "You have no conversation like that. /sessions lists them."
+        places = [seq for (seq,) in await world.spine.rows("SELECT seq FROM inbox WHERE kind = 'message' ORDER BY id")]
+        assert places == sorted(set(places))
 
 
 async def test_new_ends_what_runs_and_what_came_after_it_is_new(tmp_path: Path) -> None:
@@ -246,6 +251,8 @@ async def test_a_branch_is_a_copy_and_what_it_was_made_of_stays(tmp_path: Path) 
         assert (await world.say("/fork Other way")).startswith("Going on in a copy, called Other way.")
         await world.say("two")
         assert await world.conversation() == ["one", "echo: one", "two", "echo: two"]
+        places = [seq for (seq,) in await world.spine.rows("SELECT seq FROM inbox WHERE kind = 'message' ORDER BY id")]
+        assert places == [1, 2]
         await world.say("/resume 2")
         assert await world.conversation() == ["one", "echo: one"]
 
@@ -362,3 +369,33 @@ async def test_who_was_let_in_no_more_is_not_answered_though_it_wrote_before(tmp
         world.spine.sessions.wake("tg:dm:7")
         assert await world.next() == "You may not talk to me any more."
         assert (await world.states())[-1] == ("message", "refused")
+
+
+async def test_a_command_of_who_was_shut_out_meanwhile_is_not_run(tmp_path: Path) -> None:
+    async with opened(tmp_path, policy=AccessPolicy(allowed_users=frozenset({"8"}))) as world:
+        world.policy = POLICY  # what held when they came
+        assert await world.say("/title Mine") == "You may not talk to me any more."
+        assert await world.spine.rows("SELECT count(*) FROM sessions") == [(0,)]
+        assert await world.say("/title Mine", BEN) == "It is called Mine now."
+
+
+async def test_whose_a_conversation_is_is_asked_where_it_is_taken(tmp_path: Path) -> None:
+    async with opened(tmp_path, commands=False) as world:
+        await world.say("secret")
+        store = world.spine.store
+        (mine,) = await store.conversations.own("tg:dm:7", "tg:7", 5)
+        await store.sessions.update(mine.id, ended_at=1.0, end_reason="new")
+        await world.bring("/resume", BEN)
+        (row,) = await store.inbox.next_commands(5)
+        assert (await store.conversations.resume(row, "tg:dm:8", mine.id)).what == "unknown"
+        assert await store.sessions.opened("tg:dm:8") == (None, frozenset())
+
+
+async def test_rights_that_were_taken_back_hold_for_what_waits(tmp_path: Path) -> None:
+    async with opened(tmp_path, commands=False, policy=AccessPolicy(admins=frozenset({"1"}))) as world:
+        world.policy = POLICY  # what held when the message came
+        await world.bring("delete everything", OWNER, hint=False)
+        assert await world.spine.rows("SELECT may_change FROM inbox") == [(1,)]
+        found = await world.spine.store.turns.take_up("tg:dm:1", "turn_x", frozenset(), remembers=False)
+        assert found.claim is not None
+        assert found.claim.rows[0].may_change is False

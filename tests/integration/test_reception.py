@@ -13,6 +13,7 @@ import pytest
 from hermes.access import AccessPolicy
 from hermes.errors import RequestError
 from hermes.events import Address, InboundEvent, Person, Quoted, ReplyRef
+from hermes.ids import new_id
 from hermes.settings import Config
 from hermes.store import Store, open_store
 from hermes.store.reception import Delivered, Place
@@ -217,3 +218,48 @@ async def test_tools_that_change_things_are_for_admins_where_that_is_said(tmp_pa
         assert [row.may_change for row in done.rows] == [True]
         done = await deliver(store, event(2, sender=admin, chat="1"), event(3))
         assert [row.may_change for row in done.rows] == [False, False]
+
+
+async def taken(store: Store, key: str = "tg:dm:7") -> tuple[list[str], float]:
+    """What a turn would answer now, and for how long it waits for more."""
+    found = await store.turns.take_up(key, new_id("turn"), frozenset(), remembers=False)
+    texts = [row.payload.messages[0].text for row in found.claim.rows] if found.claim is not None else []
+    return texts, found.held_s
+
+
+async def test_the_parts_of_an_album_are_one_message(tmp_path: Path) -> None:
+    clock = Clock()
+    async with opened(tmp_path, clock) as store:
+        await deliver(store, event(1, "one", album="g"), event(2, "two", album="g"))
+        assert await taken(store) == ([], 1.0)
+        clock.now += 0.6
+        await deliver(store, event(3, "three", album="g"))
+        clock.now += 0.6
+        texts, held_s = await taken(store)
+        assert texts == []
+        assert 0.3 < held_s < 0.5
+        clock.now += 0.5
+        assert await taken(store) == (["one", "two", "three"], 0.0)
+
+
+async def test_a_text_at_the_limit_waits_for_what_goes_on_and_no_longer(tmp_path: Path) -> None:
+    clock = Clock()
+    async with opened(tmp_path, clock) as store:
+        await deliver(store, event(1, "first half", continues=True))
+        assert (await taken(store))[1] == 1.0
+        await deliver(store, event(2, "second half"))
+        assert await taken(store) == (["first half", "second half"], 0.0)
+        await deliver(store, event(3, "alone after all", continues=True))
+        clock.now += 1.1
+        await deliver(store, event(4, "something else"))
+        assert (await taken(store))[0] == ["alone after all"]
+
+
+async def test_what_belongs_to_nothing_waits_for_nothing(tmp_path: Path) -> None:
+    other = AccessPolicy(allowed_users=frozenset({"7", "8"}), group_sessions_per_user=False)
+    async with opened(tmp_path) as store:
+        await deliver(store, event(1, "a", album="g", chat="-5", chat_kind="group"), access=other)
+        await deliver(store, event(2, "b", sender=Person("8"), chat="-5", chat_kind="group"), access=other)
+        assert (await taken(store, "tg:group:-5"))[1] == 1.0
+        await deliver(store, event(3, "plain"))
+        assert await taken(store) == (["plain"], 0.0)
