@@ -38,8 +38,10 @@ def message(
     method, field = ("sendDocument", "document") if as_document else _method(content.file)
     if content.text:
         params |= {"caption": content.text, **_dialect(content)}
-    part = UploadPart(name=field, content=content.file, file_name=content.file.name, media_type=content.file.media_type)
-    return method, params, (part,)
+    name = content.file.name or field  # without one it would be no file
+    return method, params, (
+        UploadPart(name=field, content=content.file, file_name=name, media_type=content.file.media_type),
+    )  # fmt: skip
 
 
 def only_as_document(method: str, why: str) -> bool:

@@ -266,6 +266,16 @@ async def test_a_file_that_is_not_taken_as_what_it_is_goes_as_a_document(
             await found.send(ANNA, Content(text="look", file=file), key="k", reply=None)
 
 
+async def test_a_file_has_a_name_whatever_it_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"12345")
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        for name, seen in (("", "document"), ("a\udcff\r\nb", "a?%0D%0Ab"), ('"x".pdf', "%22x%22.pdf")):
+            file = OutboundFile(path=path, name=name, media_type="a/b", size_bytes=5)
+            receipt = await found.send(ANNA, Content(file=file), key="k", reply=None)
+            assert fake.shown[7, int(receipt.message_id)].file == (seen, b"12345")
+
+
 async def test_a_file_that_is_gone_from_our_disk_was_not_sent(tmp_path: Path) -> None:
     file = OutboundFile(path=tmp_path / "none", name="f", media_type="a/b", size_bytes=3)
     async with open_fake_telegram() as fake, connected(fake) as found:
