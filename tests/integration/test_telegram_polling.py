@@ -125,7 +125,7 @@ async def test_updates_without_numbers_cannot_be_confirmed_and_are_no_protocol()
 
 
 async def test_an_update_that_came_just_as_one_asked_is_no_reason_to_doubt() -> None:
-    async with open_fake_telegram() as fake, connected(fake, quiet_s=0.001, poll_timeout_s=1.0) as found:
+    async with open_fake_telegram() as fake, connected(fake, quiet_s=1e-9, poll_timeout_s=1.0) as found:
         fake.write(7, "just now")
         fake.fail("getUpdates", EMPTY)
         inbox = RecordingInbox()
