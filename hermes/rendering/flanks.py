@@ -49,9 +49,17 @@ def _is_read(atoms: Sequence[Atom], begin: int, end: int, depth: int) -> bool:
     inner_last = ")" if _is_closed(last.marks[depth + 1 :]) else last.text[-1]
     outer_before = " " if before is None else ")" if _is_closed(before.marks[depth:]) else before.text[-1]
     outer_after = " " if after is None else "(" if _is_closed(after.marks[depth:]) else after.text[0]
-    if depth and (before is None or before.marks[:depth] != first.marks[:depth]) and _is_closed(first.marks[depth - 1 : depth]):
+    if (
+        depth
+        and (before is None or before.marks[:depth] != first.marks[:depth])
+        and _is_closed(first.marks[depth - 1 : depth])
+    ):
         outer_before = "("
-    if depth and (after is None or after.marks[:depth] != last.marks[:depth]) and _is_closed(last.marks[depth - 1 : depth]):
+    if (
+        depth
+        and (after is None or after.marks[:depth] != last.marks[:depth])
+        and _is_closed(last.marks[depth - 1 : depth])
+    ):
         outer_after = ")"
     return (not _is_punctuation(inner_first) or _is_open(outer_before)) and (
         not _is_punctuation(inner_last) or _is_open(outer_after)

@@ -20,7 +20,8 @@ from hermes.rendering.units import Unit, width
 _DELIMITERS = {"strong": "**", "em": "*", "s": "~~", "spoiler": "||"}
 _HIDDEN = "\u200b"  # a space of no width, between what Discord would read as one
 _TICKS = re.compile("`{3,}")
-_LINE_START = re.compile(r"(?:#{1,6}|-#|[-+*]|>.*|[0-9]{1,9}[.)]|[-=:+][-=:|].*|[=:])(?:$)", re.DOTALL)
+_LINE_START = re.compile(r"(?:#{1,6}|-#|[-+*=:]|[0-9]{1,9}[.)])(?=\s|$)|>|~~~|[-=:+][-=:|]")
+_CLOSING = re.compile(r"(?<!\S)#+(?=\s*$)")
 _SPECIAL = re.compile(r"[\\*_`~|\[\]<&]")
 # What Discord shows as more than its characters, and what a backslash would break.
 _KEPT = re.compile(r"https?://[^\s<>*`|\\]+|<(?:a?:\w+:|[@#][!&]?|t:-?)[0-9]+(?::\w)?>")
@@ -120,22 +121,18 @@ class Markdown(Dialect):
     def line_end(self, *, hard: bool) -> str:
         return "\\\n" if hard else "\n"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:
-        if any(each.kind in ("code", "address") for each in atom.marks):
-            return atom.text
-        text = self.escaped(atom.text)
-        if begins and (self.starts_block(atom.text) or atom.text[0] == ">" or atom.text.startswith("~~~")):
-            digits = len(atom.text) - len(atom.text.lstrip("0123456789"))
-            text = text if text[digits] == "\\" else f"{text[:digits]}\\{text[digits:]}"
-        elif heading and atom.text.strip("#") == "":
-            text = "\\" + text
-        if text.endswith("!") and after is not None and any(each.kind == "link" for each in after.marks):
-            text = text[:-1] + "\\!"
-        return text
-
-    def starts_block(self, word: str) -> bool:
-        """Whether this word would begin another block, at the start of a line."""
-        return _LINE_START.match(word) is not None
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:
+        if any(each.kind in ("code", "address") for each in marks):
+            return text
+        written = self.escaped(text)
+        if begins and _LINE_START.match(text):
+            digits = len(text) - len(text.lstrip("0123456789"))
+            written = written if written[digits] == "\\" else f"{written[:digits]}\\{written[digits:]}"
+        elif heading:
+            written = _CLOSING.sub(r"\\\g<0>", written)
+        if written.endswith("!") and after is not None and any(each.kind == "link" for each in after.marks):
+            written = written[:-1] + "\\!"
+        return written
 
     def escaped(self, text: str) -> str:
         """A text with a backslash before each character that would mean something."""
@@ -207,14 +204,14 @@ class Discord(Markdown):
     def line_end(self, *, hard: bool) -> str:  # noqa: ARG002 - every line's end is seen
         return "\n"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:
-        if atom.marks and atom.marks[-1].kind == "address":
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+        if marks and marks[-1].kind == "address":
             # Bare it has a preview; among marks it would swallow their ends.
-            return atom.text if len(atom.marks) == 1 else f"<{atom.text}>"
-        text = super().word(atom, begins=begins, after=after, heading=False)
-        if "]" in text and any(each.kind == "link" for each in atom.marks):
-            text = text.replace("]", "\\]")
-        return _PING.sub("@" + _HIDDEN, text) if "@" in text else text
+            return text if len(marks) == 1 else f"<{text}>"
+        written = super().run(text, marks, begins=begins, after=after, heading=False)
+        if "]" in written and any(each.kind == "link" for each in marks):
+            written = written.replace("]", "\\]")
+        return _PING.sub("@" + _HIDDEN, written) if "@" in written else written
 
     def escaped(self, text: str) -> str:
         if not _SPECIAL.search(text):

@@ -16,10 +16,9 @@ from hermes.rendering.marked import Discord, Markdown
 from hermes.rendering.tables import without_table
 from hermes.rendering.telegram import TelegramHtml
 from hermes.rendering.tree import leaves_of
-from hermes.rendering.units import Unit, fitting, is_visible, size
+from hermes.rendering.units import UNSPACED, Unit, fitting, is_visible, size
 
-_SENTENCE = re.compile(r"""[.!?…。！？][)\]"'»”’]*$""")
-_UNSPACED = frozenset("。！？，、；：")
+_SENTENCE = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f][)\]"'\u00bb\u201d\u2019]*$""")
 _NOTHING = Piece("", 0, 0)
 _UNBOUNDED = 1 << 62
 Cost = tuple[int, int]  # units, and raw bytes
@@ -199,7 +198,7 @@ def _cut_text(dialect: Dialect, leaf: Leaf, line: Cost, room: int, raw: int) -> 
         used, used_raw = used + units, used_raw + bytes_
         if used > room or used_raw > raw:
             break
-        if atom.text[-1] in _UNSPACED:
+        if atom.text[-1] in UNSPACED:
             space = index + 1
     else:
         return leaf, None

@@ -26,6 +26,7 @@ from hermes.testing.host import TestHost, open_test_host
 from hermes.testing.injection import Complaints, collected_complaints, place_of
 from hermes.testing.service import FakeService
 
+EPOCH = 1_700_000_000.0  # what the host's clock shows when trio's shows zero
 STILL_S = 0.05  # real seconds without a step that count as "nothing goes on"
 SHORT_S = 1.0  # virtual; after so little less care is needed, for no deadline of a request is that near
 FOREVER_S = 1e7
@@ -107,6 +108,10 @@ class Bench:
             self._clock.jump(step)
             seconds -= step
             await self.still(STILL_S if step > SHORT_S else STILL_S / 10)
+
+    def skip(self, seconds: float) -> None:
+        """Let so much time be over at once."""
+        self._clock.jump(seconds)
 
     async def keep_time(self) -> None:
         """Beside work that must end by itself: let deadlines of clean-ups pass when everything waits for them."""
@@ -199,7 +204,10 @@ def _innermost(task: trio.lowlevel.Task) -> str:
 @asynccontextmanager
 async def open_bench(subject: Subject, clock: MockClock, complaints: Complaints) -> AsyncIterator[Bench]:
     """A fake service and a host, with everything in them warm: a platform was connected once and has left."""
-    async with open_test_host(subject.account) as host, subject.service() as service:
+    async with (
+        open_test_host(subject.account, clock=lambda: EPOCH + trio.current_time()) as host,
+        subject.service() as service,
+    ):
         bench = Bench(subject, service, host, clock, complaints)
         await bench.outcome(partial(_once, bench), may_take_s=CLEANUP_S)
         await bench.still()

@@ -7,7 +7,7 @@ import trio
 from hermes.errors import HermesError, StoreUnavailable, leaves
 from hermes.testing.cancellation import cancel_at_every_step
 from hermes.testing.clauses.bench import Bench
-from hermes.testing.clauses.lifetimes import until
+from hermes.testing.clauses.lifetimes import introduced, until
 from hermes.testing.clauses.subject import Breach
 from hermes.testing.inbox import Moment, RecordingInbox
 
@@ -15,9 +15,9 @@ from hermes.testing.inbox import Moment, RecordingInbox
 class Ledger:
     """What was posted, and the store that outlives every connection."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.posted: list[str] = []
-        self.inbox = RecordingInbox(account=bench.subject.account)
+    def __init__(self, bench: Bench, inbox: RecordingInbox) -> None:
+        self.posted = [event.id for event in inbox.events]
+        self.inbox = inbox
         self._bench = bench
 
     def post(self, text: str) -> str:
@@ -49,7 +49,7 @@ class Ledger:
 
 async def deliver_before_acknowledging(bench: Bench) -> None:
     """Clause 4."""
-    ledger = Ledger(bench)
+    ledger = Ledger(bench, await introduced(bench))
     await _while_the_commit_waits(bench, ledger)
     await _while_the_store_is_away(bench, ledger)
     await _two_batches(bench, ledger)
@@ -107,7 +107,7 @@ async def _while_the_commit_waits(bench: Bench, ledger: Ledger) -> None:
     ledger.inbox.hold = trio.Event()
     ledger.post("while it waits")
     async with bench.open() as platform:
-        found = await bench.outcome(lambda: platform.receive(ledger.inbox, {}))
+        found = await bench.outcome(lambda: platform.receive(ledger.inbox, dict(ledger.inbox.cursors)))
     ledger.judge()
     if found.kind != "waits":
         raise Breach(f"while `deliver` waited for its commit, `receive` {found}")
