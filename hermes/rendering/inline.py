@@ -48,7 +48,7 @@ def tidied(atoms: list[Atom]) -> tuple[Atom, ...]:
     found: list[Atom] = []
     for each in atoms:
         if each.text == "\n":
-            while found and found[-1].text.isspace() and found[-1].text != "\n":
+            while found and found[-1].text.isspace():  # with the end of a line before it: a blank line ends a block
                 found.pop()
         elif each.text.isspace() and (not found or found[-1].text == "\n"):
             continue
@@ -107,7 +107,7 @@ def _split(runs: Iterator[tuple[str, Marks, bool]]) -> list[Atom]:
 def words_in(text: str, marks: Marks = ()) -> list[Atom]:
     """The words of a line, and the spaces between them."""
     if marks and marks[-1].kind == "address":
-        return [Atom("".join(text.split()), marks)]
+        return [Atom("".join(text.split()), marks)] if text.strip() else []
     if "\n" in text:
         text = text.replace("\n", " ")
     return [Atom(each, marks) for each in _ATOMS.findall(text)]

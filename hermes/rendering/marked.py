@@ -89,7 +89,9 @@ class Markdown(Dialect):
         own = after.containers[same : same + 1]
         siblings = any(each.group == other.group for each in before.containers[same : same + 1] for other in own)
         inside = any(each.kind == "item" for each in after.containers[:same]) and before.kind == "text"
-        close = after.lines[0] <= before.lines[1] and own and own[0].kind == "item" and (siblings or inside)
+        begun = before.fresh < len(before.containers)  # what goes on from an earlier part has lost its item
+        adjacent = begun and after.lines[0] <= before.lines[1]
+        close = adjacent and own and own[0].kind == "item" and (siblings or inside)
         quoted = "> " * sum(each.kind == "quote" for each in after.containers[:same])
         return self.measured("\n" if close else f"\n{quoted.rstrip()}\n")
 
@@ -209,7 +211,8 @@ class Discord(Markdown):
             # Bare it has a preview; among marks it would swallow their ends.
             return text if len(marks) == 1 else f"<{text}>"
         written = super().run(text, marks, begins=begins, after=after, heading=False)
-        if "]" in written and any(each.kind == "link" for each in marks):
+        kinds = [each.kind for each in marks]
+        if "link" in kinds and "code" not in kinds:
             written = written.replace("]", "\\]")
         return _PING.sub("@" + _HIDDEN, written) if "@" in written else written
 

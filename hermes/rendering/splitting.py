@@ -222,4 +222,5 @@ def _halved(dialect: Dialect, atoms: tuple[Atom, ...], room: int, raw: int) -> t
         word, units, bytes_ = word._replace(marks=()), 0, 0
     room = min(room - units - 2, (raw - bytes_) // 6)
     at = fitting(word.text, room, dialect.punctuation, dialect.unit)
-    return (word._replace(text=word.text[:at]), word._replace(text=word.text[at:]), *others)
+    halves = (word._replace(text=each) for each in (word.text[:at], word.text[at:]) if each)
+    return (*halves, *others)
