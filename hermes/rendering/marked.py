@@ -11,10 +11,10 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from hermes.rendering.dialect import Dialect, Piece
-from hermes.rendering.flanks import readable
+from hermes.rendering.flanks import readable, touching
 from hermes.rendering.inline import tidied, words_in
 from hermes.rendering.leaves import Atom, Container, Leaf, Mark, Marks
-from hermes.rendering.tree import strong
+from hermes.rendering.tree import leaves_of, strong
 from hermes.rendering.units import Unit, width
 
 _DELIMITERS = {"strong": "**", "em": "*", "s": "~~", "spoiler": "||"}
@@ -104,6 +104,19 @@ class Markdown(Dialect):
 
     def marks(self, marks: Marks) -> Marks:
         return marks
+
+    def inline(self, atoms: Sequence[Atom], rest: str, *, heading: bool = False) -> str:
+        """The same; where marks touch, it is read again, and has no emphasis if that would show other words."""
+        written = super().inline(atoms, rest, heading=heading)
+        if not touching(atoms):
+            return written
+        alone = super().inline(atoms, "", heading=heading) if rest else written
+        if _read(alone) == "".join("".join(each.text for each in atoms).replace(_HIDDEN, "").split()):
+            return written
+        bare = [
+            each._replace(marks=tuple(mark for mark in each.marks if mark.kind not in _DELIMITERS)) for each in atoms
+        ]
+        return super().inline(bare, rest, heading=heading)
 
     def markable(self, atoms: Sequence[Atom]) -> Sequence[Atom]:
         return readable(atoms) if any(each.marks for each in atoms) else atoms
@@ -230,6 +243,12 @@ def _delimiter(columns: int, alignment: str) -> str:
     left = ":" if alignment in ("left", "center") else "-"
     right = ":" if alignment in ("right", "center") else "-"
     return f"| {left}{'-' * (columns - 2)}{right} "
+
+
+def _read(written: str) -> str:
+    """What a reader of CommonMark sees of a paragraph, without its spaces."""
+    words = "".join(atom.text for leaf in leaves_of(written, bool) for atom in leaf.atoms)
+    return "".join(words.replace(_HIDDEN, "").split())
 
 
 def _neighbours(found: re.Match[str]) -> tuple[str, str]:

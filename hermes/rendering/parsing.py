@@ -19,7 +19,7 @@ from markdown_it.token import Token
 MAX_DEPTH = 20  # levels of the parser; a list takes two
 MAX_CELLS = 20_000  # of a table, those that a short row leaves out counted: they cost a token each
 MAX_BRACKETS = 5_000  # `[` of a paragraph: each is looked for the end of
-_SPOILER = re.compile(r"\|\|(?=[^\s|])(.*?[^\s|])\|\|(?!\|)", re.DOTALL)
+_SPOILER = re.compile(r"\|\|(?=[^\s|])((?:\\.|[^\\])*?(?:\\.|[^\s|\\]))\|\|(?!\|)", re.DOTALL)
 _MAX_SPOILER = 1_000  # characters that are looked through for the end of one
 
 

@@ -70,6 +70,10 @@ class _Packing:
                 return
             else:
                 head, tail = cut(self.dialect, leaf, self.shown, *self._room(gap))
+                line = leaf.text.partition("\n")[0] if self.written else ""
+                if head is not None and len(head.text) < len(line):  # rather a line of code in the next part
+                    self._turn_page()
+                    continue
                 if head is not None:
                     self._put(head, gap, self.dialect.piece(head, self.shown))
                 self.flush()

@@ -28,7 +28,7 @@ from hermes.testing.telegram_text import MAX_RAW_BYTES, check_text, parse_html, 
 pytestmark = pytest.mark.wall_clock_s(900)
 MESSAGES = 5000 if os.environ.get("HERMES_FULL") == "1" else 500
 Dialect = Literal["plain", "telegram_html", "discord", "markdown"]
-DECORATION = frozenset("•◦▪─☐☑>")
+DECORATION = frozenset("-•◦▪─☐☑>")
 BREAK = "\0"
 
 # --- what a text says
@@ -46,17 +46,17 @@ class Reading:
         self.found: list[tuple[str, ...]] = []
         self.numbers: list[int | None] = []
         self.rows: list[list[str]] | None = None
-        begins = False
+        begins, quotes = -1, 0  # in how many quotes an item began that has said nothing yet
         for token in parse(markdown):
             kind = token.type
             if kind == "inline":
                 words = self.line(token.children or ())
-                task = re.match(r"\[[ xX]\](?=\s)", token.content) if begins else None
+                task = re.match(r"\[[ xX]\](?=\s)", token.content) if begins == quotes else None
                 if self.rows is not None:
                     self.rows[-1].append(words)
                 else:
                     self.say(self.task(words) if task else words)
-                begins = False
+                begins = -1
             elif kind in ("fence", "code_block"):
                 self.say(token.content)
             elif kind == "bullet_list_open":
@@ -66,7 +66,7 @@ class Reading:
             elif kind in ("bullet_list_close", "ordered_list_close"):
                 self.numbers.pop()
             elif kind == "list_item_open":
-                begins = True
+                begins = quotes
                 number = self.numbers[-1]
                 if literal and token.info:  # lists that our own output puts side by side are one
                     number = int(token.info)
@@ -80,8 +80,9 @@ class Reading:
             elif kind == "table_close" and self.rows is not None:
                 self.table(self.rows)
                 self.rows = None
-            if kind not in ("list_item_open", "paragraph_open", "inline"):
-                begins = False
+            quotes += token.nesting * kind.startswith("blockquote")
+            if kind not in ("list_item_open", "paragraph_open", "inline", "blockquote_open", "blockquote_close"):
+                begins = -1
 
     def say(self, *choice: str) -> None:
         self.found.append(tuple(map(words_of, choice)))
@@ -156,7 +157,8 @@ def follow(stream: str, at: int, words: str) -> int | None:
             at += 1
         if stream[at : at + 1] != character:
             if character in DECORATION and stream[at - 1 : at] == BREAK:
-                continue  # cut off from its word, it was taken for a decoration
+                at -= 1  # cut off from its word, it was taken for a decoration
+                continue
             return None
         at += 1
     return at
