@@ -17,6 +17,7 @@ from hermes.agent.prompt import system_prompt
 from hermes.context import TurnContext
 from hermes.errors import StoreUnavailable
 from hermes.intake import ClientTool, TurnEnd
+from hermes.replies import NoReplies, Replies
 from hermes.settings import Config, Endpoint
 from hermes.store import Store
 from hermes.store.rows import Claim, InboxRow
@@ -49,6 +50,7 @@ class Agents:
         tools: everything that may be offered, unique names.
         config: the configuration as it is now; a turn keeps what it began with.
         on_end: told of each turn's end and how long it took, for the metrics.
+        replies: how people on messaging services hear of an end.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Agents:
         tools: tuple[Tool, ...],
         config: Callable[[], Config],
         on_end: Callable[[TurnEnd, float], None] = lambda _end, _seconds: None,
+        replies: Replies | None = None,
     ) -> None:
+        self.replies: Replies = replies or NoReplies()
         self._store = store
         self._on_end = on_end
         self._door = door
@@ -96,7 +100,7 @@ class Agents:
         began = trio.current_time()
         end = await turn.run(
             self._settings(claim, config), remember, door=self._door, store=self._store,
-            timeout_s=config.sessions.turn_timeout_s,
+            timeout_s=config.sessions.turn_timeout_s, replies=self.replies,
         )  # fmt: skip
         self._on_end(end, trio.current_time() - began)
         return None if turn.parted else kept

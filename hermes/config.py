@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from hermes import foreign_keys
 from hermes.config_model import read_model
-from hermes.decode import Findings, Wrong, join, kind_of, nearest, read_keys, segment, unknown_key
+from hermes.decode import Findings, Wrong, kind_of, read_keys, unknown_key
 from hermes.dotenv import MAX_BYTES as DOTENV_BYTES
 from hermes.dotenv import read_dotenv
 from hermes.errors import ConfigError, Problem
@@ -25,14 +25,18 @@ from hermes.schema import SECTIONS, TOP_LEVEL, WORKSPACE
 from hermes.settings import Config, HttpConfig, Surroundings
 from hermes.variables import Variables, expand, is_loopback, terminal_environment
 
+if TYPE_CHECKING:
+    from hermes.discovery import FoundPlatform
+    from hermes.platform_config import AccountConfig
+
 __all__ = ["Loaded", "config_fingerprint", "diff_config", "load", "load_config", "process_environment", "reload_config"]
 
 MIN_KEY: Final = 16
-MAX_ACCOUNTS: Final = 256
-WITHOUT_EFFECT: Final = ("session_reset", "delivery", "supervision")
-"""Sections whose keys are read and checked, and that nothing uses while no platform is installed."""
+WITHOUT_EFFECT: Final = ("session_reset",)
+"""Sections whose keys are read and checked, and that nothing uses."""
 _HTTP_NAMES: Final = (("host", "API_SERVER_HOST"), ("port", "API_SERVER_PORT"), ("key", "API_SERVER_KEY"))
 
+Finder: TypeAlias = "Callable[[Path], Mapping[str, FoundPlatform]]"
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
@@ -52,13 +56,6 @@ class Loaded:
 def process_environment() -> dict[str, str]:
     """A copy of the process's environment: the one place that looks at it."""
     return dict(os.environ)
-
-
-def installed_platforms() -> tuple[str, ...]:
-    """The names of the platforms that are installed, found by their entry points and without importing them."""
-    from importlib.metadata import entry_points  # only a file with `platforms:` pays for it
-
-    return tuple(sorted({point.name for point in entry_points(group="hermes.platforms")}))
 
 
 def load_config(
@@ -93,7 +90,7 @@ def load(
     overrides: Overrides,
     environ: Mapping[str, str],
     *,
-    platforms: Callable[[], Iterable[str]] = installed_platforms,
+    platforms: Finder | None = None,
 ) -> Loaded:
     """Like `load_config`, and where each value comes from."""
     place = Home(locate_home(home, environ))
@@ -116,7 +113,7 @@ def _decode(
     variables: Variables,
     findings: Findings,
     origins: dict[str, str],
-    platforms: Callable[[], Iterable[str]],
+    platforms: Finder | None,
 ) -> Config:
     tree = _sections(expand(raw, variables, findings), findings)
     _note_file(tree, origins)
@@ -131,13 +128,11 @@ def _decode(
         findings.wrong("supervision.backoff_base_s", "must not be larger than supervision.backoff_max_s")
     passthrough = sections["terminal"].env_passthrough if "terminal" in sections else ()
     model = read_model(tree.get("model"), variables, findings, origins)
-    accounts = _read_platforms(tree.get("platforms"), findings, platforms)
+    accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms)
     workspace = _read_workspace(tree, place, overrides, variables, findings)
     idle = [name for name in WITHOUT_EFFECT if sections.get(name, SECTIONS[name][0]()) != SECTIONS[name][0]()]
     if idle:
-        findings.warnings.append(
-            "no effect yet, for they concern messaging platforms, of which there is none: " + ", ".join(idle)
-        )
+        findings.warnings.append("no effect yet: " + ", ".join(idle))
     if findings.foreign:
         findings.warnings.append("keys of hermes-agent without a meaning here: " + ", ".join(findings.foreign))
     return Config(
@@ -272,35 +267,22 @@ def _read_http(
     return http
 
 
-def _read_platforms(
-    tree: Any, findings: Findings, platforms: Callable[[], Iterable[str]]
-) -> Mapping[str, Mapping[str, Any]]:
-    if not tree:
-        if tree is not None and not isinstance(tree, Mapping):
-            findings.wrong("platforms", f"must be a section of accounts, and is {kind_of(tree)}")
+def _read_accounts(
+    tree: Any,
+    place: Home,
+    variables: Variables,
+    findings: Findings,
+    origins: dict[str, str],
+    platforms: Finder | None,
+) -> Mapping[str, AccountConfig]:
+    """The accounts; what reads them is loaded only where there may be one."""
+    if not tree and (tree is None or isinstance(tree, Mapping)) and not variables.any_ends_with("_TOKEN"):
         return MappingProxyType({})
-    if not isinstance(tree, Mapping) or len(tree) > MAX_ACCOUNTS:
-        findings.wrong("platforms", f"must be a section of at most {MAX_ACCOUNTS} accounts, and is {kind_of(tree)}")
-        return MappingProxyType({})
-    known = tuple(platforms())
-    accounts: dict[str, Mapping[str, Any]] = {}
-    for position, (account, section) in enumerate(tree.items()):
-        path = join("platforms", segment(account, position))
-        if not isinstance(section, Mapping):
-            findings.wrong(path, f"must be a section with keys, and is {kind_of(section)}")
-            continue
-        named = section.get("platform", account)
-        if named not in known:
-            meant = nearest(named, known) if isinstance(named, str) and len(named) <= 100 else None
-            findings.wrong(
-                join(path, "platform") if "platform" in section else path,
-                "is no platform that is installed"
-                + (f"; did you mean {meant}?" if meant else "")
-                + f" (installed: {', '.join(known) or 'none'})",
-            )
-            continue
-        accounts[str(account)] = MappingProxyType(dict(section))
-    return MappingProxyType(accounts)
+    from hermes.discovery import find_platforms
+    from hermes.platform_config import read_accounts
+
+    find = platforms or find_platforms
+    return read_accounts(tree, variables, findings, lambda: find(place.path), origins)
 
 
 def _read_workspace(
@@ -339,9 +321,18 @@ def _surroundings(variables: Variables, passthrough: tuple[str, ...]) -> Surroun
         watchdog_s=(int(microseconds) / 1e6 or None) if watched else None,
         invocation_id=variables.get("INVOCATION_ID") or "",
         runtime_dir=Path(runtime_dir) if runtime_dir and runtime_dir.startswith("/") else None,
+        state_dir=_state_dir(variables),
         temp_dir=Path(variables.get("TMPDIR") or Surroundings().temp_dir),
         terminal_env=MappingProxyType(terminal_environment(variables, passthrough)),
     )
+
+
+def _state_dir(variables: Variables) -> Path | None:
+    """As the XDG Base Directory Specification has it: a relative path is not one."""
+    chosen, home = variables.get("XDG_STATE_HOME") or "", variables.get("HOME") or ""
+    if chosen.startswith("/"):
+        return Path(chosen)
+    return Path(home, ".local", "state") if home.startswith("/") else None
 
 
 def _scrubbed(problems: Sequence[Problem], values: Mapping[str, str]) -> Iterable[Problem]:

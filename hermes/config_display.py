@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Final
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from hermes.schema import MODEL, SECTIONS
 from hermes.settings import Config, Endpoint, Secret
 
+if TYPE_CHECKING:
+    from hermes.platform_config import AccountConfig
+
 HIDDEN: Final = "***"
-_SHOWN_OF_ACCOUNTS: Final = frozenset({"platform", "dm_policy", "group_policy"})
 
 
 def to_display(config: Config) -> dict[str, Any]:
@@ -64,17 +66,16 @@ def _without_login(url: str | None) -> str | None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Secret):
         return HIDDEN
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
-def _account(section: Mapping[str, Any]) -> dict[str, Any]:
-    """What an account's section may show: any text in it may be a token, until its platform says what is not."""
-    return {name: value if name in _SHOWN_OF_ACCOUNTS else _masked(value) for name, value in section.items()}
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _masked(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked(each) for each in value]
-    return HIDDEN if isinstance(value, str) else value
+def _account(account: AccountConfig) -> dict[str, Any]:
+    """An account: its platform's settings, then who may speak."""
+    own = {each.name: getattr(account.config, each.name) for each in fields(account.config)}
+    access = {each.name: getattr(account.access, each.name) for each in fields(account.access)}
+    shown = {"platform": account.spec.name, "required": account.required, **own, **access}
+    return {name: _without_login(value) if name == "proxy" else _plain(value) for name, value in shown.items()}

@@ -16,7 +16,18 @@ from hermes.settings import Config
 log = get_log(__name__)
 
 LIVE_SECTIONS = frozenset(
-    {"model", "agent", "sessions", "retention", "shutdown", "session_reset", "delivery", "supervision", "logging"}
+    {
+        "model",
+        "agent",
+        "sessions",
+        "retention",
+        "shutdown",
+        "session_reset",
+        "delivery",
+        "supervision",
+        "logging",
+        "platforms",
+    }
 )
 WATCH_S = 2.0
 

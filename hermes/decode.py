@@ -406,3 +406,17 @@ def variable_name() -> Rule:
         return str(value)
 
     return Rule(read, says)
+
+
+def flag() -> Rule:
+    """True or false; from the environment also as a word."""
+    says = "true or false"
+
+    def read(value: object) -> bool:
+        if isinstance(value, Expanded) and value.lower() in ("true", "false", "yes", "no", "1", "0"):
+            return value.lower() in ("true", "yes", "1")
+        if not isinstance(value, bool):
+            raise Wrong(f"must be {says}, and is {kind_of(value)}")
+        return value
+
+    return Rule(read, says)

@@ -6,6 +6,7 @@ import errno
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from hermes.account_control import account_actions
 from hermes.control import control_actions
 from hermes.current import Current
 from hermes.errors import ListenFailed
@@ -15,7 +16,9 @@ from hermes.http.api.app import build_app
 from hermes.http.listener import Limits, Server, open_server
 from hermes.http.services import Services
 from hermes.instance import Instance
+from hermes.messaging import Messaging
 from hermes.observe.logs import get_log
+from hermes.pairing_control import pairing_actions
 from hermes.sessions import Sessions
 from hermes.settings import Config, HttpConfig
 from hermes.stopping import Stop
@@ -106,10 +109,19 @@ def _open_key(services: Services, current: Current, home: Home) -> None:
 
 @contextmanager
 def mounted(
-    services: Services, sessions: Sessions, health: Health, current: Current, stop: Stop, instance: Instance
+    services: Services,
+    sessions: Sessions,
+    messaging: Messaging,
+    health: Health,
+    current: Current,
+    stop: Stop,
+    instance: Instance,
 ) -> Iterator[None]:
     """While inside, turns can be asked for and the control socket obeys; afterwards both answer 503."""
     services.control = dict(control_actions(services, current, stop))
+    if services.store is not None:
+        services.control.update(account_actions(services.store, messaging))
+        services.control.update(pairing_actions(services.store, lambda: current.config.platforms.keys()))
     health.instance = instance
     services.sessions = sessions
     try:

@@ -7,6 +7,20 @@ HermesError
 ├ ControlFailed(status, code)           the gateway answered the control socket with an error
 │ └ GatewayLeft                         it closed the connection before its answer was whole
 ├ ListenFailed(where)                   an address cannot be bound; exit 1
+├ AccountDown(state, reason)            nobody is connected to send through: wait for the account
+├ LeaseEnded(account)                   the connection was left while it was used: what was under way is uncertain
+├ PlatformError                         a messaging service; the supervisor of its account decides
+│ ├ PlatformUnavailable(retry_after_s)  reconnect with backoff
+│ │ ├ Unreachable(sent)                 no complete answer; `sent`: the request may have left
+│ │ └ WebSocketClosed(code, reason)     a WebSocket has ended
+│ ├ PlatformConflict(retry_after_s)     somebody else receives with this token: slow, visible
+│ ├ PlatformRefused(reason)             bad token, missing permission: one attempt, then parked
+│ ├ PlatformProtocolError(sample)       what came is not the protocol: counted, quarantined, go on
+│ └ SendError
+│   ├ RateLimited(retry_after_s, scope) a limit: nothing more goes to what it names until it is over
+│   ├ SendRejected(reason)              this content will never be shown there
+│   ├ AddressGone(moved_to)             nobody is there any more
+│   └ SendUncertain                     it may have been shown
 ├ ModelError
 │ ├ ModelUnavailable(retry_after_s)     retry inside the budget, then the next endpoint
 │ ├ ModelRefused(status)                a request or key the provider will not serve; no retry on this endpoint
@@ -81,6 +95,115 @@ class GatewayLeft(ControlFailed):
 
 class ListenFailed(HermesError):
     """An address to listen on cannot be bound; the words say which, why, and how to choose another."""
+
+
+class AccountDown(HermesError):
+    """An account has no live connection now.
+
+    Args:
+        account: its id.
+        state: as in `hermes.accounts`, or `removed` for one that is not configured (any more).
+        reason: for people.
+    """
+
+    def __init__(self, account: str, state: str, reason: str = "") -> None:
+        super().__init__(f"{account} is not connected ({state}{f': {reason}' if reason else ''})")
+        self.account = account
+        self.state = state
+        self.reason = reason
+
+
+class LeaseEnded(HermesError):
+    """The connection of an account was left while somebody used it; what was under way may or may not have happened."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"the connection of {account} was left while this was under way")
+        self.account = account
+
+
+class PlatformError(HermesError):
+    """Something between us and a messaging service; the subclass says what is to be done."""
+
+
+class PlatformUnavailable(PlatformError):
+    """The service cannot be reached or does not serve now: try again, after `retry_after_s` if it said so."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(PlatformUnavailable):
+    """A request without a complete answer; `sent` is False only if nothing of it can have left."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class WebSocketClosed(PlatformUnavailable):
+    """A WebSocket has ended. `code` as in RFC 6455, section 7.4; 1006 if the peer sent none."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"the WebSocket was closed ({code}{f': {reason[:200]}' if reason else ''})")
+        self.code = code
+        self.reason = reason[:200]
+
+
+class PlatformConflict(PlatformError):
+    """Somebody else receives with the same token; `retry_after_s` is when the service may have noticed that they left."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PlatformRefused(PlatformError):
+    """The service will not have this account as it is: the message says, to a person, what is wrong and how to mend it."""
+
+
+class PlatformProtocolError(PlatformError):
+    """The service sent something that is not its protocol; `sample` is a bounded piece of it, without secrets."""
+
+    def __init__(self, message: str, *, sample: str = "") -> None:
+        super().__init__(message)
+        self.sample = sample[:500]
+
+
+class SendError(PlatformError):
+    """One send or edit that did not succeed; the connection may well be fine."""
+
+
+class RateLimited(SendError):
+    """The service asks to wait.
+
+    Args:
+        retry_after_s: how long, in seconds.
+        scope: what waits: `address` (this chat), `method` (this kind of request), `account` (everything).
+    """
+
+    def __init__(
+        self, message: str, *, retry_after_s: float, scope: Literal["address", "method", "account"] = "address"
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.scope = scope
+
+
+class SendRejected(SendError):
+    """A definite no: this content will not be shown at this address, however often it is sent."""
+
+
+class AddressGone(SendError):
+    """The chat is not there for us: left, blocked, deleted; `moved_to` is its new id where the service said it."""
+
+    def __init__(self, message: str, *, moved_to: str | None = None) -> None:
+        super().__init__(message)
+        self.moved_to = moved_to
+
+
+class SendUncertain(SendError):
+    """The request may have left and no complete answer came: it may have been shown, or may yet be."""
 
 
 class ModelError(HermesError):

@@ -23,6 +23,7 @@ from hermes.home import Home
 from hermes.http.listener import raise_descriptor_limit
 from hermes.http.services import Services
 from hermes.instance import open_instance
+from hermes.messaging import open_messaging
 from hermes.observe.logs import get_log
 from hermes.process import open_process
 from hermes.sessions import CUT_S, open_sessions
@@ -103,15 +104,17 @@ async def open_gateway(
         open_listener(services, current, stop, home, store, health, mode) as server,
         open_model_door(config.model) as door,
         open_builtin(config, config.surroundings.terminal_env) as tools,
+        open_messaging(store, current, stop, services.hooks, mode=mode) as messaging,
         open_sessions(
-            store, Agents(store, door, tools, current, health.turn_ended), lambda: current.config.sessions,
+            store, Agents(store, door, tools, current, health.turn_ended, messaging), lambda: current.config.sessions,
             drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), cut_by=lambda: stop.within(CUT_S),
             sweeps=mode == "gateway",
         ) as sessions,
         open_background(current, store, door),
     ):  # fmt: skip
-        health.watch(store, server, sessions, door)
-        with mounted(services, sessions, health, current, stop, instance), sessions.admitting():
+        health.watch(store, server, sessions, door, messaging)
+        messaging.attach(sessions)
+        with mounted(services, sessions, messaging, health, current, stop, instance), sessions.admitting():
             addresses = tuple((str(host), port) for host, port in server.addresses if port is not None)
             log_start(addresses, mode, store.recovered)
             announce_start(announce, current.config, addresses, services.new_key, mode)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from hermes import __version__
+from hermes.accounts import all_required_work
 from hermes.current import Current
 from hermes.http.listener import Server
 from hermes.http.services import Json
 from hermes.instance import Instance
 from hermes.intake import TurnEnd
+from hermes.messaging import Messaging
 from hermes.observe.logs import get_log
 from hermes.observe.notify import Notifier
 from hermes.observe.scopes import scope_lines, scope_tree
@@ -62,6 +65,7 @@ class Health:
         self._server: Server | None = None
         self._sessions: Sessions | None = None
         self._door: ModelDoor | None = None
+        self._messaging: Messaging | None = None
         self._register(self.metrics)
 
     @property
@@ -78,9 +82,10 @@ class Health:
         for line in scope_lines(scope_tree(stacks=True)):
             log.warning("scopes", text=line)
 
-    def watch(self, store: Store, server: Server, sessions: Sessions, door: ModelDoor) -> None:
+    def watch(self, store: Store, server: Server, sessions: Sessions, door: ModelDoor, messaging: Messaging) -> None:
         """Read these parts from now on; they outlive everything that asks."""
         self._store, self._server, self._sessions, self._door = store, server, sessions, door
+        self._messaging = messaging
 
     def serving(self) -> None:
         """Turns are admitted from now on: tell the service manager that the start is over."""
@@ -103,7 +108,8 @@ class Health:
     def ready(self) -> tuple[bool, Json]:
         """Whether turns are served now, and the report of `/ready`."""
         checks = self.checks()
-        works = all(each == "ok" for each in checks.values())
+        accounts = self._messaging.accounts() if self._messaging is not None else ()
+        works = all(each == "ok" for each in checks.values()) and all_required_work(accounts)
         status = (
             "draining"
             if self._stop.asked
@@ -113,7 +119,11 @@ class Health:
             if "starting" in checks.values()
             else "degraded"
         )
-        return works, {"status": status, "checks": checks, "accounts": {}}
+        return works, {
+            "status": status,
+            "checks": checks,
+            "accounts": {each.account: _plain(each) for each in accounts},
+        }
 
     def status(self) -> Json:
         """What `hermes status` shows."""
@@ -166,6 +176,13 @@ class Health:
         """The live scope tree, read from trio itself."""
         return scope_tree()
 
+    def _account_states(self) -> dict[str, float]:
+        found = self._messaging.accounts() if self._messaging is not None else ()
+        return {state: float(count) for state, count in Counter(each.state for each in found).items()}
+
+    def _event_counts(self) -> dict[str, float]:
+        return dict(self._messaging.counts()) if self._messaging is not None else {}
+
     def _register(self, metrics: Metrics) -> None:
         metrics.reading("hermes_ready", "1 while turns are served.", lambda: float(self.ready()[0]))
         metrics.reading("hermes_uptime_seconds", "Since the start.", lambda: time.time() - self._started_at)
@@ -178,6 +195,8 @@ class Health:
             ("model_clients", "Clients of model providers", lambda: self._door and self._door.clients),
         ):
             metrics.reading(f"hermes_{part}", f"{about}, as it counts itself.", _reader(read))
+        metrics.reading("hermes_accounts", "Accounts by state.", self._account_states)
+        metrics.reading("hermes_events", "What became of what was received.", self._event_counts, counter=True)
         metrics.reading(
             "hermes_slow_steps",
             "Task steps over 50 ms of the loop's CPU time.",

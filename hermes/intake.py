@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from hermes.agent.calls import CallOptions
+from hermes.events import ReplyRef
 from hermes.messages import Message, Usage
 
 Mode = Literal["attended", "detached", "job"]
@@ -15,6 +16,7 @@ TurnState = Literal["running", "done", "failed", "interrupted", "superseded"]
 RowState = Literal[
     "pending", "live", "answered", "merged", "superseded", "stopped", "command", "context", "refused", "interrupted", "quarantined"
 ]  # fmt: skip
+HTTP = "http"  # the account of those who ask over HTTP and of `hermes chat`: their answers go back the way they came
 FINAL_ROW_STATES: tuple[RowState, ...] = (
     "answered", "merged", "superseded", "stopped", "command", "context", "refused", "interrupted", "quarantined"
 )  # fmt: skip
@@ -80,9 +82,12 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
         principal: who asks, a stable id.
         source: the door: `chat.completions`, `responses`, `sessions`, `runs`, `chat`.
         payload: the content.
-        account, chat: where it came from; `http` and the principal for HTTP callers.
-        kind: `message`.
+        account, chat, thread: where it came from; `http` and no chat for HTTP callers.
+        reply: how an answer is tied to it, where its service has that.
+        kind: `message`, or what `InboundEvent.kind` says.
         busy: what to do when the session is in a turn.
+        part_of: parts of one message share it: the id of an album, or `continues` for a text that is likely to go on.
+        merge_window_s: how long more parts are waited for.
         prefix: the client's own history, which becomes the session's when the session is made by this event.
         ephemeral: the session serves this one request: nothing stays live and its rows are kept a day.
         existing: the session must exist already (404 otherwise), under `session_id` if that is given.
@@ -99,10 +104,14 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     payload: Payload
     session_id: str = ""
-    account: str = "http"
+    account: str = HTTP
     chat: str = ""
+    thread: str | None = None
+    reply: ReplyRef | None = None
     kind: str = "message"
     busy: Busy = "queue"
+    part_of: str | None = None
+    merge_window_s: float = 0.0
     prefix: tuple[Message, ...] = ()
     ephemeral: bool = False
     existing: bool = False

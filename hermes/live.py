@@ -32,6 +32,7 @@ class LiveSession:
         handed: what that door began in the store.
         stops: events that were stopped while their turn was being begun, and by what.
         newer: the last message that interrupts and came while no turn ran.
+        held_s: for how long its first row waits for more parts of itself.
         running: it has a task.
     """
 
@@ -39,6 +40,7 @@ class LiveSession:
         "agent",
         "evicting",
         "handed",
+        "held_s",
         "idle",
         "key",
         "leaving",
@@ -65,6 +67,7 @@ class LiveSession:
         self.leaving = False
         self.reserved = False
         self.handed: Next | None = None
+        self.held_s = 0.0
         self.running = False
         self.stops: dict[str, str] = {}
         self.newer: str | None = None

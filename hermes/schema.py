@@ -127,6 +127,9 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "ambiguous": choice("resend_marked", "hold"),
                 "edit_interval_s": seconds(HOUR),
                 "expire_s": seconds(YEAR),
+                "backoff_base_s": seconds(HOUR),
+                "backoff_max_s": seconds(DAY),
+                "sweep_s": seconds(HOUR),
             },
         ),
         "supervision": (

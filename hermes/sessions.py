@@ -7,7 +7,7 @@ ends in one step that sees no new wake. Rows are the truth; `wake` is a hint, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from hermes.errors import RequestError, StoreUnavailable
 from hermes.feed import Feed
 from hermes.feeds import Feeds
 from hermes.ids import new_id
-from hermes.intake import Intake
+from hermes.intake import HTTP, Intake
 from hermes.live import LiveSession, LiveSet
 from hermes.observe.logs import get_log
 from hermes.settings import SessionsConfig
@@ -115,6 +115,24 @@ class Sessions:
             self._live.wake(intake.session_key)
         return accepted
 
+    def delivered(self, rows: Sequence[Intake]) -> None:
+        """Rows that a messaging service brought were committed: look at their mailboxes."""
+        for intake in rows:
+            self._interrupt_for(intake)
+            self._live.wake(intake.session_key)
+
+    def left(self, event_id: str) -> None:
+        """Nobody waits any more for the attended event of a platform: end its turn, or its row before it begins."""
+        turn = next((each for each in self._live.turns() if each.claim.rows[-1].event_id == event_id), None)
+        if turn is not None:
+            turn.interrupt(Cut(reason="left"))
+        else:
+            self._feeds.left.add(event_id)
+
+    def wake(self, key: str) -> None:
+        """Something may wait in this mailbox; a hint."""
+        self._live.wake(key)
+
     def feed_of(self, event_id: str) -> Feed | None:
         """The feed of an event that is waiting or in a turn in this process."""
         return self._feeds.get(event_id)
@@ -136,9 +154,14 @@ class Sessions:
         finally:
             self._feeds.leave(feed)
 
-    async def stop(self, key: str, by: str) -> int:
-        """End the turn of a session and every row accepted before now. Returns how many rows that were."""
-        return (await self._stop(key, by))[0]
+    async def stop(self, key: str, by: str, before: int | None = None) -> int:
+        """End the turn of a session and every row accepted before now. Returns how many rows that were.
+
+        Args:
+            by: the event that says so.
+            before: its row, where it has one: what was accepted after it goes on.
+        """
+        return (await self._stop(key, by, before))[0]
 
     async def quiet(self, key: str, by: str) -> int:
         """Stop as `stop` does, and wait until what was stopped has its end written. Returns how many rows ended."""
@@ -147,8 +170,8 @@ class Sessions:
             await self._live.ended.park()
         return ended
 
-    async def _stop(self, key: str, by: str) -> tuple[int, frozenset[str]]:
-        settled, live = await self._store.inbox.stop(key, by)
+    async def _stop(self, key: str, by: str, before: int | None = None) -> tuple[int, frozenset[str]]:
+        settled, live = await self._store.inbox.stop(key, by, before)
         for each in settled:
             self._feeds.tell(each)
         turn = self._live.stop(key, live, by)
@@ -276,13 +299,16 @@ class Sessions:
             found = await self._take_up(session)
         for settled in found.settled:
             self._feeds.tell(settled)
+            if settled.told is not None:
+                self._agents.replies.wake(settled.told)
         newer, session.newer = session.newer, None
+        session.held_s = found.held_s
         if found.claim is None:
             return found.more
         feed = self._feeds.begin(found.claim)
         turn = session.turn = Turn(found.claim, feed)
         try:
-            if feed.mode == "attended" and not feed.readers:
+            if feed.mode == "attended" and not feed.readers and found.claim.rows[-1].account == HTTP:
                 turn.interrupt(Cut(reason="left"))
             elif self._cutting or feed.end is not None:  # its reader was told that nothing is begun any more
                 turn.interrupt(Cut(reason="draining"))
@@ -313,14 +339,15 @@ class Sessions:
         """Wait for a wake. Returns False when the session is to end: evicted, idle too long, or the gateway drains."""
         self._live.becomes_idle(session)
         try:
-            with trio.move_on_after(self._settings().idle_ttl_s) as waiting:
+            held_s, session.held_s = session.held_s, 0.0
+            with trio.move_on_after(held_s or self._settings().idle_ttl_s) as waiting:
                 while not session.woken:
                     if not session.reserved and (session.evicting or not self._live.open):
                         return False
                     await session.lot.park()
             while waiting.cancelled_caught and session.reserved:  # a door is about to hand something over
                 await session.lot.park()
-            return session.woken
+            return session.woken or held_s > 0.0
         finally:
             self._live.stirs(session)
 

@@ -181,6 +181,9 @@ class DeliveryConfig:
     ambiguous: Literal["resend_marked", "hold"] = "resend_marked"
     edit_interval_s: float = 1.0
     expire_s: float = 86_400.0
+    backoff_base_s: float = 1.0
+    backoff_max_s: float = 60.0
+    sweep_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +251,7 @@ class Surroundings:
         watchdog_s: how often it wants a sign of life at the latest; None without a watchdog.
         invocation_id: its name for this run.
         runtime_dir: `$XDG_RUNTIME_DIR`.
+        state_dir: `$XDG_STATE_HOME`, else `~/.local/state`; None if neither is known.
         temp_dir: `$TMPDIR`, else `/tmp`.
         terminal_env: the environment of every command that the terminal tool runs.
     """
@@ -256,6 +260,7 @@ class Surroundings:
     watchdog_s: float | None = None
     invocation_id: str = ""
     runtime_dir: Path | None = None
+    state_dir: Path | None = None
     temp_dir: Path = Path("/tmp")  # noqa: S108 - only a directory inside it, made 0700 and checked, is ever used
     terminal_env: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
 
@@ -267,7 +272,7 @@ class Config:
     Args:
         home: the home directory, absolute.
         workspace: where file tools and the terminal work.
-        platforms: account id -> its section, decoded by the platform that it names.
+        platforms: account id -> its `hermes.platform_config.AccountConfig`.
         warnings: what is odd and not wrong, one line each.
         surroundings: what only the environment says; no part of the file.
     """
@@ -286,6 +291,6 @@ class Config:
     store: StoreConfig = StoreConfig()
     retention: RetentionConfig = RetentionConfig()
     logging: LoggingConfig = LoggingConfig()
-    platforms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY, repr=False)  # holds tokens
+    platforms: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)  # holds tokens
     warnings: tuple[str, ...] = ()
     surroundings: Surroundings = Surroundings()

@@ -6,7 +6,7 @@ import math
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -14,6 +14,8 @@ from hermes.errors import HermesError
 from hermes.observe.logs import get_log
 
 log = get_log(__name__)
+
+RESTART_CODE: Final = 75  # EX_TEMPFAIL: the process ends so that it is started again
 
 
 class Stop:

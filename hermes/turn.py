@@ -7,6 +7,7 @@ whoever waits for it holds a feed, and may leave.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 import trio
@@ -23,6 +24,7 @@ from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolS
 from hermes.journal import TurnJournal, events_to_keep
 from hermes.messages import Message, Usage
 from hermes.observe.logs import get_log
+from hermes.replies import Draw, Replies, reply_text
 from hermes.store import Store
 from hermes.store.rows import Claim
 from hermes.store.steps import TurnGone
@@ -51,6 +53,7 @@ class Turn:
         self._shown: list[str] = []  # words of the reply that is being said
         self._touched = False  # something was shown, or may have been changed
         self._usage = Usage()
+        self._draw: Draw | None = None
         self._scope = trio.CancelScope()
 
     @property
@@ -74,6 +77,7 @@ class Turn:
         door: Door,
         store: Store,
         timeout_s: float,
+        replies: Replies,
     ) -> TurnEnd:
         """Run the loop and commit how it ended.
 
@@ -82,6 +86,7 @@ class Turn:
             remember: gives the history; a turn that is cut meanwhile is ended like any other.
             door, store: where models are asked and where the turn is.
             timeout_s: seconds it may take, from here to its last word.
+            replies: how a person on a messaging service hears of its end.
 
         Returns: the end as stored; the feed has it after the commit.
 
@@ -96,9 +101,10 @@ class Turn:
                 self._scope.deadline = trio.current_time() + timeout_s
                 history = await remember()
                 await trio.lowlevel.checkpoint_if_cancelled()  # ended before it began: no model is asked
-                ended = await run_loop(
-                    settings, history, door=door, journal=journal, emit=self._emit, spent=self._spend
-                )
+                async with replies.showing(self.claim) as self._draw:
+                    ended = await run_loop(
+                        settings, history, door=door, journal=journal, emit=self._emit, spent=self._spend
+                    )
             if ended is None and self.cut is None:
                 self.cut = Cut(reason="deadline")
         except Exception as error:
@@ -110,13 +116,15 @@ class Turn:
             if ended is None and failure is None and self.cut is None:
                 self.cut = Cut(reason="draining")
             # Shields its write itself; what it waits for while the store is down, a cancel may end.
-            end = await self._close(ended, failure, store, settings.context, history)  # noqa: ASYNC102
+            end = await self._close(ended, failure, store, settings.context, history, replies)  # noqa: ASYNC102
         return end
 
     def _emit(self, event: TurnEvent) -> None:
         if isinstance(event, TextEvent):
             self._shown.append(event.text)
             self._touched = True
+            if self._draw is not None:
+                self._draw(self._shown)
         elif isinstance(event, CallEvent):
             self._touched = True
         elif isinstance(event, (StepEvent, ToolStarted)):
@@ -136,6 +144,7 @@ class Turn:
         store: Store,
         context: TurnContext,
         history: History | None,
+        replies: Replies,
     ) -> TurnEnd:
         """Write how the turn ended, shielded, then tell the feed; after this nothing ends it any other way."""
         self.committed = True
@@ -146,17 +155,19 @@ class Turn:
                     self.claim, ended=ended, failure=failure, cut=self.cut, shown="".join(self._shown),
                     events=events_to_keep(self.claim, self.feed), usage=self._usage,
                 )  # fmt: skip
-                end, added = await _write_end(how, store, context)
+                end, added = await _write_end(_with_reply(how, replies), store, context)
             except UNFIT as error:  # what was said cannot be stored: the turn ends without it
                 self.parted = True
                 how = decide(
                     self.claim, ended=None, failure=_failed(error, context), cut=None, shown="", events=(), usage=Usage()
                 )  # fmt: skip
-                end, added = await _write_end(how, store, context)
+                end, added = await _write_end(_with_reply(how, replies), store, context)
             self._remember(history, added)
         finally:
             self.feed.stored = self.feed.next_number - 1
             self.feed.push(Ended(end or _unwritten(self.claim)))
+        if (address := self.claim.rows[-1].address) is not None:
+            replies.wake(address)
         seconds = round(store.clock() - self.claim.started_at, 3)
         tokens = end.usage.total_tokens
         log.info("turn.ended", context, state=end.state, reason=how.reason or "", seconds=seconds, tokens=tokens)
@@ -169,6 +180,13 @@ class Turn:
                 history.extend(added)
         except HistoryInvalid:  # it is full: the next turn is told so when it reads it
             self.parted = True
+
+
+def _with_reply(how: Finish, replies: Replies) -> Finish:
+    """The end with what the person reads of it, where it is delivered and not fetched."""
+    address = how.claim.rows[-1].address
+    text = reply_text(how.end, how.rows) if address is not None else ""
+    return replace(how, reply=tuple(replies.parts(address, text))) if address is not None and text else how
 
 
 def _unwritten(claim: Claim) -> TurnEnd:

@@ -43,6 +43,14 @@ class Variables:
         """The `LC_…` names of the environment."""
         return tuple(sorted(name for name in self._environ if name.startswith("LC_")))
 
+    def any_starts_with(self, beginning: str) -> bool:
+        """Whether a name that has a value begins so."""
+        return any(name.startswith(beginning) and self.get(name) for name in {**self._dotenv, **self._environ})
+
+    def any_ends_with(self, ending: str) -> bool:
+        """Whether a name that has a value ends so."""
+        return any(name.endswith(ending) and self.get(name) for name in {**self._dotenv, **self._environ})
+
     def origin(self, name: str) -> str:
         """Where the value is from, for people."""
         return f"environment {name}" if name in self._environ else f".env {name}"

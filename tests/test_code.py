@@ -24,11 +24,19 @@ MOST_METHODS_OF_A_PROTOCOL = 7
 BOUNDARIES = {
     ("hermes/turn.py", "Turn.run"): "turn",
     ("hermes/toolset.py", "run_tool"): "tool call",
+    ("hermes/containment.py", "contained"): "supervised account",
     ("hermes/http/api/app.py", "Api.__call__"): "HTTP request",
     ("hermes/http/listener/connection.py", "Connection._exchange_with"): "HTTP request",
+    ("hermes/discovery.py", "_loader.checked"): "plugin hook",
+    ("hermes/delivery/lane.py", "Lane._attempt"): "plugin hook",
+    ("hermes/delivery/live.py", "LiveReply._show"): "plugin hook",
+    ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",
+    ("hermes/testing/clauses/bench.py", "Bench.outcome.run"): "test",
+    ("hermes/testing/clauses/translation.py", "_translated"): "test",
+    ("hermes/testing/clauses/translation.py", "pure_translation"): "test",
 }
 
 # Library -> the only places that may import it while running (an import for types alone binds nothing).
@@ -41,6 +49,7 @@ DOORS = {
     "openai": ("hermes/agent/",),
     "starlette": ("hermes/http/api/",),
     "httptools": ("hermes/http/listener/", "hermes/control_client.py", "hermes/testing/"),
+    "markdown_it": ("hermes/rendering/parsing.py",),
     "yaml": ("hermes/yamltree.py", "hermes/cli/"),
     "asyncio": (),
     "anyio": (),
@@ -57,6 +66,9 @@ REVEALED_IN = {
     "hermes/doors.py",
     "hermes/observe/logs.py",
     "hermes/observe/redact.py",
+    "hermes/token_lock.py",
+    "platforms/discord/gateway.py",
+    "platforms/discord/rest.py",
 }
 
 
@@ -293,7 +305,7 @@ def test_a_library_is_known_behind_its_door_only(library: str) -> None:
 
 
 def test_the_core_never_imports_a_platform_and_a_platform_only_the_contract() -> None:
-    contract = re.compile(r"hermes\.(platform|events|errors)(\.|$)")
+    contract = re.compile(r"hermes\.(platform|events|errors|decode)(\.|$)")
     found = []
     for source in sources():
         for name in imports(source):
@@ -331,7 +343,8 @@ def test_secrets_are_revealed_in_few_places_and_never_inside_a_text() -> None:
     for source in sources():
         for node in ast.walk(source.tree):
             reveals = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".reveal")
-            if reveals and source.path not in REVEALED_IN:
+            own = source.path.startswith("platforms/")  # which sends the token of its own account
+            if reveals and not own and source.path not in REVEALED_IN:
                 found.append(f"{source.path}:{node.lineno}: {ast.unparse(node)}")
             if isinstance(node, ast.JoinedStr) and ".reveal()" in ast.unparse(node):
                 found.append(f"{source.path}:{node.lineno}: inside a text")
@@ -366,7 +379,7 @@ def test_no_text_says_how_or_where_it_was_made() -> None:
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / ".ci").glob("*"),
     ]:
-        if path.is_file():
+        if path.is_file() and path.name != ".git":  # which says where a work tree of git is
             text = path.read_text(encoding="utf-8")
             found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in words.finditer(text)]
     found += [f"{source.path}: {match[0]}" for source in sources() for match in words.finditer(source.text)]

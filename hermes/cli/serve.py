@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from hermes.cli.running import add_home, run_trio
+from hermes.cli.running import RESTART, add_home, run_trio
 from hermes.config import reload_config
 from hermes.gateway_options import Overrides, ServeOptions
 from hermes.home import Home
@@ -43,7 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
     async def serve() -> int:
         return await run_gateway(config, options=options, announce=_announce)
 
-    return run_trio(serve)
+    code = run_trio(serve)
+    if code == RESTART and not is_managed(config):
+        _announce("Starting again")
+        # Everything is closed; the lock is free. Python's descriptors are not inherited.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line, no shell
+    return code
+
+
+def is_managed(config: Config) -> bool:
+    """Whether a service manager started this process, which sees the exit code and starts it again."""
+    return bool(config.surroundings.notify_socket or config.surroundings.invocation_id)
 
 
 def _say_that_it_waits(home: Home) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hermes.hooks import Hooks
 from hermes.sessions import Sessions
 from hermes.settings import Config
 from hermes.store import Store
@@ -30,6 +31,7 @@ class Services:
         lifetimes: the live scope tree.
         control: name -> what `POST /control/{name}` does (socket only).
         status: what `hermes status` shows (socket only).
+        hooks: the webhooks that platforms have mounted.
         counts: totals of the API since the start, by constant names: `unknown_fields`.
     """
 
@@ -43,4 +45,5 @@ class Services:
     lifetimes: Callable[[], Json] = dict
     control: dict[str, Callable[[Json], Awaitable[Json]]] = field(default_factory=dict)
     status: Callable[[], Json] = dict
+    hooks: Hooks = field(default_factory=Hooks)
     counts: Counter[str] = field(default_factory=Counter)

@@ -8,6 +8,7 @@ from hermes.net.network import (
     open_background,
     open_network,
 )
+from hermes.net.plugin_http import make_http_factory
 from hermes.net.transport import HTTP_ERRORS, HttpResponse, check_urls
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_urls",
     "close_quietly",
     "connect_timeout",
+    "make_http_factory",
     "open_background",
     "open_network",
 ]

@@ -141,7 +141,7 @@ class NetBackend(httpcore2.AsyncNetworkBackend):
         """A stream to `host`; the proxy's handshake is part of `timeout`."""
         try:
             with trio.fail_after(float("inf") if timeout is None else timeout):
-                return NetStream(await self._dial(host, port, local_address))
+                return NetStream(await self.dial(host, port, local_address))
         except trio.TooSlowError as exc:
             raise httpcore2.ConnectTimeout("connecting took too long") from exc
         except SocksError as exc:
@@ -149,7 +149,8 @@ class NetBackend(httpcore2.AsyncNetworkBackend):
         except (OSError, trio.BrokenResourceError) as exc:
             raise httpcore2.ConnectError(str(exc)) from exc
 
-    async def _dial(self, host: str, port: int, local_address: str | None) -> trio.SocketStream:
+    async def dial(self, host: str, port: int, local_address: str | None = None) -> trio.SocketStream:
+        """A connected socket with keepalive on. Raises OSError, SocksError, trio.BrokenResourceError."""
         socks = self._socks
         if socks is None:
             stream = await trio.open_tcp_stream(host, port, local_address=local_address)

@@ -94,7 +94,7 @@ class _Body(httpx2.AsyncByteStream):
         await self._content.aclose()
 
 
-def _proxy_parts(proxy: str) -> tuple[SocksProxy | None, httpcore2.Proxy | None]:
+def proxy_parts(proxy: str) -> tuple[SocksProxy | None, httpcore2.Proxy | None]:
     """What a proxy URL means: a SOCKS5 server for our backend, or an HTTP proxy for the pool."""
     parts = urlsplit(proxy)
     auth = None
@@ -118,7 +118,7 @@ def check_urls(base_url: str, proxy: str | None) -> None:
         raise ValueError("a base URL begins with http:// or https:// and has a host")
     _ = parts.port  # raises ValueError for what is no port
     if proxy:
-        _proxy_parts(proxy)
+        proxy_parts(proxy)
 
 
 def _inflating(headers: list[tuple[bytes, bytes]]) -> Inflating | None:
@@ -148,7 +148,7 @@ class NetTransport(httpx2.AsyncBaseTransport):
         limits: httpx2.Limits,
         closed: Callable[[NetTransport], None],
     ) -> None:
-        socks, http = _proxy_parts(proxy) if proxy else (None, None)
+        socks, http = proxy_parts(proxy) if proxy else (None, None)
         if http is not None and http.url.scheme == b"https":
             http = httpcore2.Proxy(url=http.url, auth=http.auth, headers=http.headers, ssl_context=tls)
         self._closed = closed

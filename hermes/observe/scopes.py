@@ -41,6 +41,12 @@ def scope_tree(*, stacks: bool = False, most_tasks: int = MOST_TASKS) -> dict[st
     return {"living": trio.lowlevel.current_statistics().tasks_living, **tree}
 
 
+def task_tree(task: trio.lowlevel.Task, *, most_tasks: int = MOST_TASKS) -> dict[str, Any]:
+    """One task and everything below it, with stacks, as `scope_tree` shows it."""
+    tree = _task(task, _Budget(most_tasks, stacks=True), 0)
+    return {"living": trio.lowlevel.current_statistics().tasks_living, **tree}
+
+
 def _task(task: trio.lowlevel.Task, budget: _Budget, depth: int) -> dict[str, Any]:
     budget.tasks -= 1
     frames = _frames(task)

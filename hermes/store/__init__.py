@@ -6,60 +6,48 @@ writer, or on a leased reader.
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
+from hermes.errors import RequestError
+from hermes.events import Address, InboundEvent, Receipt, ReplyRef, StoredContent
 from hermes.intake import Intake, TurnEnd
 from hermes.messages import Message
 from hermes.settings import Config, RetentionConfig
-from hermes.store import inbox, recovery, responses, retention, sessions, steps, turns
+from hermes.store import (
+    cursors,
+    inbox,
+    live_parts,
+    outbox,
+    outbox_upkeep,
+    pairing,
+    reception,
+    recovery,
+    responses,
+    retention,
+    sessions,
+    steps,
+    turns,
+)
+from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
+from hermes.store.live_parts import LiveRow
+from hermes.store.outbox import Added, Advance, Ended, Method
+from hermes.store.outbox_upkeep import OutboxRecovered, OutboxRow
+from hermes.store.pairing import Allowed, Pending
+from hermes.store.reception import Delivered, Place
 from hermes.store.recovery import Recovered
 from hermes.store.responses import StoredResponse
-from hermes.store.rows import Accepted, Claim, Next, RunRow, SessionRow, Settled, StoredMessage
+from hermes.store.rows import Accepted, Claim, InboxRow, Next, RunRow, SessionRow, Settled, StoredMessage
 from hermes.store.schema import MIGRATIONS
-from hermes.store.turns import Finish, TakeUp
-
-T = TypeVar("T")
-Clock = Callable[[], float]
+from hermes.store.tables import Clock, Tables
+from hermes.store.turns import Finish
 
 
-class _Tables:
-    """What every group of methods needs: the database, the clock, the process's id."""
-
-    def __init__(self, database: Database, clock: Clock, boot_id: str, config: Config) -> None:
-        self._database = database
-        self._clock = clock
-        self._boot_id = boot_id
-        self._config = config
-
-    def configure(self, config: Config) -> None:
-        """Take over a new configuration."""
-        self._config = config
-
-    async def _write(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
-        return await self._database.write(functools.partial(_call, fn, args, kwargs))
-
-    def _look(self, key: str, turn_id: str, left: frozenset[str], remembers: bool) -> TakeUp:
-        return TakeUp(
-            key=key, turn_id=turn_id, boot_id=self._boot_id, now=self._clock(), left=left,
-            stale_after_s=self._config.sessions.stale_after_s, remembers=remembers,
-        )  # fmt: skip
-
-    async def _read(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
-        return await self._database.read(functools.partial(_call, fn, args, kwargs))
-
-
-def _call(fn: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object], con: sqlite3.Connection) -> T:
-    return fn(con, *args, **kwargs)
-
-
-class InboxTable(_Tables):
+class InboxTable(Tables):
     """Accepting, and ending rows that never ran."""
 
     async def accept(self, intake: Intake) -> Accepted:
@@ -85,9 +73,31 @@ class InboxTable(_Tables):
 
         return await self._database.write(both)
 
-    async def stop(self, key: str, event_id: str) -> tuple[tuple[Settled, ...], frozenset[str]]:
+    async def deliver(self, place: Place, events: Sequence[InboundEvent], to: Mapping[str, bytes]) -> Delivered:
+        """Judge and commit what a messaging service brought, and how far the account has read."""
+        return await self._write(reception.deliver, place, events, to, self._clock())
+
+    async def cursors(self, account: str) -> Mapping[str, bytes]:
+        """How far an account has read."""
+        return await self._read(cursors.cursors, account)
+
+    async def next_commands(self, limit: int) -> list[InboxRow]:
+        """Commands that wait to be run, in their order."""
+        return await self._read(inbox.next_commands, limit)
+
+    async def finish_command(self, row: InboxRow, reply: Sequence[StoredContent]) -> None:
+        """End a command, with what is said to it."""
+        await self._write(inbox.finish_command, row, reply, self._clock())
+
+    async def stop(
+        self, key: str, event_id: str, before: int | None = None
+    ) -> tuple[tuple[Settled, ...], frozenset[str]]:
         """End every row that waits in this mailbox now; tells which events are in a turn."""
-        return await self._write(inbox.stop, key, event_id, self._clock())
+        return await self._write(inbox.stop, key, event_id, self._clock(), before)
+
+    async def waits(self, key: str) -> int:
+        """How many rows wait in a mailbox."""
+        return await self._read(inbox.waits, key)
 
     async def stop_one(self, event_id: str) -> Settled | None:
         """End one row if it waits."""
@@ -98,7 +108,7 @@ class InboxTable(_Tables):
         return await self._read(inbox.waiting_keys, limit)
 
 
-class TurnTable(_Tables):
+class TurnTable(Tables):
     """A turn's life in the store."""
 
     async def take_up(self, key: str, turn_id: str, left: frozenset[str], *, remembers: bool) -> Next:
@@ -126,7 +136,7 @@ class TurnTable(_Tables):
         return await self._read(turns.run_events, event_id, after, limit)
 
 
-class StepTable(_Tables):
+class StepTable(Tables):
     """The journal of a step."""
 
     async def open(
@@ -159,7 +169,7 @@ class StepTable(_Tables):
         return await self._write(steps.finish_call, turn_id, session_id, number, position, result, self._clock())
 
 
-class SessionTable(_Tables):
+class SessionTable(Tables):
     """Conversations."""
 
     async def get(self, session_id: str) -> SessionRow | None:
@@ -201,6 +211,10 @@ class SessionTable(_Tables):
         """Change title, model, instructions or end. Raises RequestError 404."""
         return await self._write(sessions.update, session_id, self._clock(), **changes)
 
+    async def renew(self, key: str, new_id: str, reason: str) -> SessionRow | None:
+        """End the conversation that a key names and begin an empty one; returns the one that ended."""
+        return await self._write(sessions.renew, key, new_id, reason, self._clock())
+
     async def delete(self, session_id: str) -> bool:
         """Remove a conversation. False if there was none."""
         return await self._write(sessions.delete, session_id)
@@ -228,7 +242,39 @@ class SessionTable(_Tables):
         return await self._read(sessions.messages, session_id, after=after, limit=limit)
 
 
-class ResponseTable(_Tables):
+class AccountTable(Tables):
+    """What accounts keep: values of their own, and whom the owner let in."""
+
+    async def recall(self, account: str, key: str) -> bytes | None:
+        """A value that an account keeps."""
+        return await self._read(cursors.recall, account, key)
+
+    async def keep(self, account: str, key: str, value: bytes | None) -> None:
+        """Keep a value; None forgets it."""
+        await self._write(cursors.keep, account, key, value, self._clock())
+
+    async def approve(self, account: str, code: str) -> str:
+        """Let in whoever was told this code; a wrong one is counted. Raises RequestError 404, 429."""
+        found = await self._write(pairing.attempt, account, code, self._clock())
+        if isinstance(found, RequestError):
+            raise found
+        return found
+
+    async def is_paired(self, account: str, person: str) -> bool:
+        """Whether the owner let this person in, and has not taken it back."""
+        return await self._read(pairing.is_allowed, account, person)
+
+    async def revoke(self, account: str, person: str) -> bool:
+        """Let a person in no more."""
+        return await self._write(pairing.revoke, account, person)
+
+    async def pairings(self) -> tuple[list[Pending], list[Allowed]]:
+        """Who waits to be let in, and who was."""
+        now = self._clock()
+        return await self._database.read(lambda con: (pairing.pending(con, now), pairing.allowed(con, 1000)))
+
+
+class ResponseTable(Tables):
     """Remembered responses."""
 
     async def get(self, response_id: str, principal: str) -> StoredResponse | None:
@@ -238,6 +284,103 @@ class ResponseTable(_Tables):
     async def delete(self, response_id: str, principal: str) -> bool:
         """Forget a response."""
         return await self._write(responses.delete, response_id, principal)
+
+
+class OutboxTable(Tables):
+    """What is to be shown on messaging services."""
+
+    async def add(
+        self,
+        address: Address,
+        parts: Sequence[StoredContent],
+        *,
+        reply: ReplyRef | None,
+        source: str,
+        turn_id: str | None = None,
+    ) -> Added:
+        """Commit parts that belong to no other transaction."""
+        return await self._write(
+            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock()
+        )
+
+    async def advance(
+        self, address: Address, ended: Ended | None, *, deduplicates: bool, edits: bool, methods: frozenset[Method]
+    ) -> Advance:
+        """Write how the last attempt at an address ended and claim its next part."""
+        delivery = self._config.delivery
+        look = outbox.Look(
+            boot_id=self._boot_id, now=self._clock(), expire_s=delivery.expire_s, hold=delivery.ambiguous == "hold",
+            deduplicates=deduplicates, edits=edits, methods=methods,
+        )  # fmt: skip
+        return await self._write(outbox.advance, address, look, ended)
+
+    async def settle(self, ended: Ended) -> Sequence[Address]:
+        """Write how an attempt ended; returns the addresses to which parts went."""
+        return await self._write(outbox.settle, ended, self._boot_id, self._clock())
+
+    async def open_live(
+        self, address: Address, content: StoredContent, *, reply: ReplyRef | None, source: str, turn_id: str
+    ) -> LiveRow | None:
+        """Commit that a draft is about to be shown; None where nobody is any more."""
+        return await self._write(
+            live_parts.open_live, address, content, reply=reply, source=source, turn_id=turn_id, boot_id=self._boot_id,
+            now=self._clock(),
+        )  # fmt: skip
+
+    async def take_over(self, dead: str, turn_id: str) -> list[tuple[LiveRow, Receipt | None]]:
+        """Go on with what a turn was writing when it was cut."""
+        return await self._write(live_parts.take_over, dead, turn_id, self._boot_id)
+
+    async def shown(self, row: int, receipt: Receipt) -> None:
+        """Commit the receipt of a draft."""
+        await self._write(live_parts.shown, row, receipt)
+
+    async def doubt(self, row: int) -> None:
+        """Commit that a draft may be shown."""
+        await self._write(live_parts.doubt, row)
+
+    async def recover(self) -> OutboxRecovered:
+        """Take over from dead processes."""
+        return await self._write(outbox_upkeep.recover, self._boot_id, self._clock())
+
+    async def keep_up(self, accounts: Collection[str] | None) -> int:
+        """Hold what is too old, and what waits for accounts other than these (None = all are there). Returns how much."""
+
+        now = self._clock()
+
+        def both(con: sqlite3.Connection) -> int:
+            held = outbox_upkeep.expire(con, now - self._config.delivery.expire_s, now)
+            return held + (outbox_upkeep.hold_removed(con, accounts, now) if accounts is not None else 0)
+
+        return await self._database.write(both)
+
+    async def open_accounts(self) -> list[str]:
+        """Accounts for which something waits."""
+        return await self._read(outbox_upkeep.open_accounts)
+
+    async def open_addresses(self, account: str, after: tuple[str, str] | None, limit: int) -> list[Address]:
+        """A page of the addresses for which something waits."""
+        return await self._read(outbox_upkeep.open_addresses, account, after, limit)
+
+    async def counts(self) -> dict[str, int]:
+        """How many parts are on their way, rejected, held."""
+        return await self._read(outbox_upkeep.counts)
+
+    async def listing(self, *, limit: int = 100, account: str | None = None) -> list[OutboxRow]:
+        """What is on its way and what did not arrive."""
+        return await self._read(outbox_upkeep.listing, limit=limit, account=account)
+
+    async def state_of(self, key: str) -> tuple[str, str | None] | None:
+        """State and reason of a part."""
+        return await self._read(outbox_upkeep.state_of, key)
+
+    async def retry(self, key: str) -> Address | None:
+        """Have a part that did not arrive sent after all; the address to wake."""
+        return await self._write(outbox_upkeep.retry, key, self._clock())
+
+    async def drop(self, key: str) -> bool:
+        """End a part that waits or is held."""
+        return await self._write(outbox_upkeep.drop, key, self._clock())
 
 
 class Store:
@@ -254,10 +397,17 @@ class Store:
         self.steps = StepTable(*group)
         self.sessions = SessionTable(*group)
         self.responses = ResponseTable(*group)
+        self.outbox = OutboxTable(*group)
+        self.accounts = AccountTable(*group)
+        self.conversations = ConversationTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
-        for group in (self.inbox, self.turns, self.steps, self.sessions, self.responses):
+        groups = (
+            self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts,
+            self.conversations,
+        )  # fmt: skip
+        for group in groups:
             group.configure(config)
 
     async def forget_old(self, settings: RetentionConfig) -> int:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from hermes.errors import RequestError
-from hermes.intake import Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
+from hermes.events import StoredContent, decode_reply, encode_reply
+from hermes.intake import HTTP, Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
 from hermes.messages import encode_messages
-from hermes.store import sessions
+from hermes.replies import failure_text
+from hermes.store import outbox, sessions
 from hermes.store.rows import Accepted, InboxRow, Settled
 
 COLUMNS = (
-    "id, event_id, session_key, mode, source, principal, busy, may_change, accepted_at, attempts, resume, state, reason,"
-    " turn_id, payload"
+    "id, event_id, account, chat, thread, reply, session_key, mode, source, principal, busy, may_change, accepted_at,"
+    " attempts, resume, state, reason, turn_id, held_until, part_of, payload"
 )
+CONTINUES = "continues"  # what a text at its service's limit is part of
 # SQLite uses the index of open rows only for a statement that repeats the index's own condition word for word.
 OPEN = "state IN ('pending', 'live')"
 WAITING = f"{OPEN} AND state = 'pending'"
 RUNNING = f"{OPEN} AND state = 'live'"
+COMMAND = "command "  # stands before the session's key in the mailbox's name of a command
 
 
 def row(values: tuple[Any, ...]) -> InboxRow:
@@ -29,9 +34,10 @@ def row(values: tuple[Any, ...]) -> InboxRow:
     found = dict(zip(names, values, strict=True))
     found["may_change"], found["resume"] = bool(found["may_change"]), bool(found["resume"])
     try:
+        found["reply"] = decode_reply(found["reply"]) if found["reply"] is not None else None
         payload = decode_payload(found["payload"])
     except msgspec.DecodeError:  # written by another version: the row is set aside, not the gateway
-        payload = None
+        payload, found["reply"] = None, None
     found["payload"] = payload or Payload(messages=())
     return InboxRow(**found, readable=payload is not None)
 
@@ -70,12 +76,15 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             raise RequestError(
                 409, f"{intake.max_queued} requests wait for this session already", code="session_busy", retry_after_s=5
             )
+    part_of, held_until = _joined(con, intake, now) if intake.account != HTTP else (None, None)
     con.execute(
-        "INSERT INTO inbox (account, chat, event_id, kind, session_key, seq, mode, source, principal, busy,"
-        " may_change, payload, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO inbox (account, chat, thread, reply, event_id, kind, session_key, seq, mode, source, principal, busy,"
+        " may_change, payload, accepted_at, part_of, held_until)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            intake.account, intake.chat, intake.event_id, intake.kind, intake.session_key, seq, intake.mode, intake.source,
-            intake.principal, intake.busy, intake.may_change, encode_payload(intake.payload), now,
+            intake.account, intake.chat, intake.thread, encode_reply(intake.reply) if intake.reply else None,
+            intake.event_id, intake.kind, intake.session_key, seq, intake.mode, intake.source,
+            intake.principal, intake.busy, intake.may_change, encode_payload(intake.payload), now, part_of, held_until,
         ),
     )  # fmt: skip
     if intake.idempotency is not None:
@@ -86,6 +95,30 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             (intake.principal, key.route, key.key, key.fingerprint, intake.event_id, now),
         )
     return Accepted(event_id=intake.event_id, session_id=session.id, fresh=True, session=session)
+
+
+def _joined(con: sqlite3.Connection, intake: Intake, now: float) -> tuple[str | None, float | None]:
+    """What a new row is a part of, and until when it waits for more; the parts before it wait as long as it does."""
+    held_until = now + intake.merge_window_s if intake.part_of is not None else None
+    last = con.execute(
+        f"SELECT part_of, held_until, principal FROM inbox WHERE session_key = ? AND {WAITING} ORDER BY seq DESC LIMIT 1",
+        (intake.session_key,),
+    ).fetchone()
+    if last is None or last[1] is None or last[1] <= now or last[2] != intake.principal:
+        return _own(intake), held_until
+    goes_on = str(last[0]).startswith(CONTINUES)
+    if not goes_on and last[0] != intake.part_of:
+        return _own(intake), held_until
+    con.execute(
+        f"UPDATE inbox SET held_until = ? WHERE session_key = ? AND {WAITING} AND part_of = ?",
+        (held_until, intake.session_key, last[0]),
+    )
+    return str(last[0]), held_until
+
+
+def _own(intake: Intake) -> str | None:
+    """The name of a new group of parts: unlike any other where the service gives none."""
+    return f"{CONTINUES} {intake.event_id}" if intake.part_of == CONTINUES else intake.part_of
 
 
 def _by_key(con: sqlite3.Connection, intake: Intake) -> Accepted | None:
@@ -158,20 +191,35 @@ def settle(
         event_id=event.event_id, session_id=session_id, state="interrupted" if state in ("interrupted", "stopped") else "failed",
         created_at=event.accepted_at, failure=failure,
     )  # fmt: skip
-    return Settled(event_id=event.event_id, end=end)
+    words = failure_text(failure) if event.address is not None and state not in ("stopped", "superseded") else ""
+    if words and event.address is not None:
+        outbox.add(
+            con, event.address, [StoredContent(text=words)], reply=event.reply, source="notice", turn_id=None, now=now
+        )
+    return Settled(event_id=event.event_id, end=end, told=event.address if words else None)
 
 
-def stop(con: sqlite3.Connection, key: str, event_id: str, now: float) -> tuple[tuple[Settled, ...], frozenset[str]]:
+def stop(
+    con: sqlite3.Connection, key: str, event_id: str, now: float, before: int | None = None
+) -> tuple[tuple[Settled, ...], frozenset[str]]:
     """End every row that waits in a mailbox now: somebody said stop, and it holds for what was accepted before it.
+
+    Args:
+        before: the row that says stop; what was accepted after it goes on. None: nothing was.
 
     Returns the rows that ended, and the event ids of those in a turn now, which is to be ended by whoever runs it.
     """
     failure = Failure(status=499, code="stopped", message="stopped before it began", kind="interrupted")
     session = sessions.get_open(con, key)
-    found = con.execute(f"SELECT {COLUMNS} FROM inbox WHERE session_key = ? AND {WAITING} ORDER BY seq", (key,))
+    limit = before if before is not None else 1 << 62
+    found = con.execute(
+        f"SELECT {COLUMNS} FROM inbox WHERE session_key = ? AND {WAITING} AND id < ? ORDER BY seq", (key, limit)
+    )
     waiting = [row(each) for each in found.fetchall()]
     session_id = session.id if session is not None else key
-    live = con.execute(f"SELECT event_id FROM inbox WHERE session_key = ? AND {RUNNING}", (key,)).fetchall()
+    live = con.execute(
+        f"SELECT event_id FROM inbox WHERE session_key = ? AND {RUNNING} AND id < ?", (key, limit)
+    ).fetchall()
     settled = tuple(settle(con, each, "stopped", event_id, failure, session_id, now) for each in waiting)
     return settled, frozenset(each for (each,) in live)
 
@@ -190,6 +238,34 @@ def stop_one(con: sqlite3.Connection, event_id: str, now: float) -> Settled | No
 def waiting_keys(con: sqlite3.Connection, limit: int) -> list[str]:
     """Mailboxes that hold rows nobody has begun, longest waiting first."""
     found = con.execute(
-        f"SELECT session_key FROM inbox WHERE {WAITING} GROUP BY session_key ORDER BY min(id) LIMIT ?", (limit,)
+        f"SELECT session_key FROM inbox WHERE {WAITING} AND kind != 'command' GROUP BY session_key ORDER BY min(id) LIMIT ?",
+        (limit,),
     )
     return [key for (key,) in found]
+
+
+def waits(con: sqlite3.Connection, key: str) -> int:
+    """How many rows wait in a mailbox."""
+    found = con.execute(f"SELECT count(*) FROM inbox WHERE session_key = ? AND {WAITING}", (key,)).fetchone()
+    return int(found[0])
+
+
+def next_commands(con: sqlite3.Connection, limit: int) -> list[InboxRow]:
+    """Commands that wait to be run, in the order in which they came."""
+    found = con.execute(
+        f"SELECT {COLUMNS} FROM inbox WHERE state = 'pending' AND kind = 'command' ORDER BY id LIMIT ?", (limit,)
+    )
+    return [row(each) for each in found.fetchall()]
+
+
+def finish_command(con: sqlite3.Connection, event: InboxRow, reply: Sequence[StoredContent], now: float) -> None:
+    """End a command: its row, and what is said to it."""
+    con.execute("UPDATE inbox SET state = 'command', finished_at = ? WHERE id = ?", (now, event.id))
+    if event.address is not None:
+        outbox.add(con, event.address, reply, reply=event.reply, source="command", turn_id=None, now=now)
+
+
+def command_waits(con: sqlite3.Connection, key: str) -> bool:
+    """Whether a command for this mailbox is still to be run."""
+    query = f"SELECT 1 FROM inbox WHERE session_key = ? AND {WAITING} LIMIT 1"
+    return con.execute(query, (COMMAND + key,)).fetchone() is not None

@@ -6,7 +6,7 @@ import sqlite3
 
 from hermes.ids import id_before
 from hermes.settings import RetentionConfig
-from hermes.store import sessions
+from hermes.store import outbox_upkeep, sessions
 
 BATCH = 500
 
@@ -35,7 +35,7 @@ def sweep(con: sqlite3.Connection, settings: RetentionConfig, now: float) -> int
         "DELETE FROM turns WHERE id IN (SELECT id FROM turns WHERE id < ? AND ended_at IS NOT NULL LIMIT ?)",
         (id_before("turn", finished), BATCH),
     ).rowcount
-    return gone
+    return gone + outbox_upkeep.forget(con, settings, now)
 
 
 def _expired_sessions(con: sqlite3.Connection, settings: RetentionConfig, now: float) -> list[tuple[str]]:

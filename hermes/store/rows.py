@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from hermes.intake import Busy, Mode, Payload, RowState, TurnEnd, TurnState
+from hermes.events import Address, ReplyRef
+from hermes.intake import HTTP, Busy, Mode, Payload, RowState, TurnEnd, TurnState
 from hermes.messages import Message
 
 
@@ -45,6 +46,10 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     event_id: str
+    account: str
+    chat: str
+    thread: str | None
+    reply: ReplyRef | None
     session_key: str
     mode: Mode
     source: str
@@ -57,8 +62,15 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     state: RowState
     reason: str | None
     turn_id: str | None
+    held_until: float | None
+    part_of: str | None
     payload: Payload
     readable: bool = True
+
+    @property
+    def address(self) -> Address | None:
+        """Where the answer is to be delivered; None when somebody fetches it."""
+        return None if self.account == HTTP else Address(self.account, self.chat, self.thread)
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,18 +118,24 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that ended without a turn (left, stopped, quarantined, refused)."""
+    """A row that ended without a turn (left, stopped, quarantined, refused); `told` is where that is said."""
 
     event_id: str
     end: TurnEnd
+    told: Address | None = None
 
 
 class Next(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mailbox holds: a claim to run, rows that were settled on the way, and whether more waits."""
+    """What a mailbox holds: a claim to run, rows that were settled on the way, and whether more waits.
+
+    Args:
+        held_s: seconds for which the first row still waits for more parts of itself; 0 = for nothing.
+    """
 
     claim: Claim | None
     settled: tuple[Settled, ...]
     more: bool
+    held_s: float = 0.0
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -139,4 +139,87 @@ CREATE TABLE run_events (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (Migration("m001_core", M001),)
+M002 = """
+CREATE TABLE cursors (
+    account TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value BLOB NOT NULL,
+    updated_at REAL NOT NULL,
+    PRIMARY KEY (account, name)
+) WITHOUT ROWID;
+
+CREATE TABLE account_memory (
+    account TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    updated_at REAL NOT NULL,
+    PRIMARY KEY (account, key)
+) WITHOUT ROWID;
+
+ALTER TABLE inbox ADD COLUMN thread TEXT;
+ALTER TABLE inbox ADD COLUMN reply BLOB;
+ALTER TABLE inbox ADD COLUMN held_until REAL;
+ALTER TABLE inbox ADD COLUMN part_of TEXT;
+CREATE INDEX inbox_context ON inbox (account, chat, id) WHERE state = 'context' AND turn_id IS NULL;
+CREATE INDEX inbox_commands ON inbox (session_key, id) WHERE state = 'pending' AND kind = 'command';
+
+CREATE TABLE addresses (
+    account TEXT NOT NULL,
+    chat TEXT NOT NULL,
+    thread TEXT NOT NULL DEFAULT '',
+    next_part INTEGER NOT NULL DEFAULT 1,
+    used_at REAL NOT NULL,
+    gone_at REAL,
+    gone_reason TEXT,
+    moved_to TEXT,
+    PRIMARY KEY (account, chat, thread)
+) WITHOUT ROWID;
+CREATE INDEX addresses_used ON addresses (used_at);
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    account TEXT NOT NULL,
+    chat TEXT NOT NULL,
+    thread TEXT NOT NULL DEFAULT '',
+    seq INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    turn_id TEXT,
+    content BLOB NOT NULL,
+    reply BLOB,
+    state TEXT NOT NULL,
+    reason TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    doubtful INTEGER NOT NULL DEFAULT 0,
+    receipt BLOB,
+    boot_id TEXT,
+    tried_at REAL,
+    created_at REAL NOT NULL,
+    finished_at REAL
+);
+CREATE INDEX outbox_open ON outbox (account, chat, thread, seq) WHERE state IN ('live', 'pending', 'sending', 'ambiguous');
+CREATE INDEX outbox_done ON outbox (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX outbox_turn ON outbox (turn_id) WHERE turn_id IS NOT NULL;
+CREATE INDEX outbox_dead ON outbox (id) WHERE state IN ('rejected', 'held');
+
+CREATE INDEX sessions_of_principal ON sessions (principal) WHERE expires_at IS NULL;
+CREATE INDEX sessions_of_key ON sessions (key) WHERE expires_at IS NULL;
+
+CREATE TABLE allowed (
+    account TEXT NOT NULL,
+    person TEXT NOT NULL,
+    since REAL NOT NULL,
+    PRIMARY KEY (account, person)
+) WITHOUT ROWID;
+
+CREATE TABLE pairing_codes (
+    account TEXT NOT NULL,
+    person TEXT NOT NULL,
+    code TEXT NOT NULL,
+    made_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    PRIMARY KEY (account, person)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (Migration("m001_core", M001), Migration("m002_platforms", M002))

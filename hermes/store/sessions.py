@@ -124,6 +124,23 @@ def listing(
     return [_row(each) for each in found[:limit]], len(found) > limit
 
 
+def of_principal(con: sqlite3.Connection, principal: str) -> list[SessionRow]:
+    """What somebody began and may go on with, the newest first, a thousand at most."""
+    return _kept(con, "principal", principal)
+
+
+def of_key(con: sqlite3.Connection, key: str) -> list[SessionRow]:
+    """What a key named last, now and before, the newest first, a thousand at most."""
+    return _kept(con, "key", key)
+
+
+def _kept(con: sqlite3.Connection, column: str, value: str) -> list[SessionRow]:
+    query = (
+        f"SELECT {_COLUMNS} FROM sessions WHERE {column} = ? AND expires_at IS NULL ORDER BY updated_at DESC LIMIT 1000"
+    )
+    return [_row(each) for each in con.execute(query, (value,)).fetchall()]
+
+
 def update(con: sqlite3.Connection, session_id: str, now: float, **changes: str | float | None) -> SessionRow:
     """Change title, model, instructions, or end it (end_reason). Raises RequestError 404."""
     allowed = {"title", "model", "instructions", "end_reason", "ended_at"}
@@ -134,6 +151,25 @@ def update(con: sqlite3.Connection, session_id: str, now: float, **changes: str 
     if row is None:
         raise not_found(session_id)
     return row
+
+
+def renew(con: sqlite3.Connection, key: str, new_id: str, reason: str, now: float) -> SessionRow | None:
+    """End the conversation that a key names and begin an empty one in its place, which gets what waits in the mailbox.
+
+    Returns: the one that ended; None if there was none, or it is empty: then it goes on.
+    """
+    old = get_open(con, key)
+    if old is None or (not old.messages and not old.has_prefix):
+        return None
+    (following,) = con.execute("SELECT next_event FROM sessions WHERE id = ?", (old.id,)).fetchone()
+    con.execute(
+        "UPDATE sessions SET ended_at = ?, end_reason = ?, updated_at = ? WHERE id = ?", (now, reason, now, old.id)
+    )
+    create(
+        con, session_id=new_id, key=key, source=old.source, principal=old.principal, now=now, parent_id=None,
+        next_event=following,
+    )  # fmt: skip
+    return old
 
 
 def delete(con: sqlite3.Connection, session_id: str) -> bool:

@@ -6,15 +6,18 @@ A turn belongs to the process that began it (`boot_id`); every later write of it
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
-from hermes.intake import Failure, TurnEnd, decode_end, encode_end
+from hermes.access import AccessPolicy, still_allowed
+from hermes.events import StoredContent
+from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
-from hermes.store import inbox, responses, sessions, steps
+from hermes.session_keys import kind_of_chat
+from hermes.store import context, inbox, live_parts, pairing, responses, sessions, steps
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
 
@@ -36,6 +39,7 @@ class TakeUp:
         left: attended events that nobody waits for any more.
         stale_after_s: rows of people that are older go to the model together.
         remembers: the session's agent has its history; without it a short one comes with the claim.
+        access: account -> who may speak there now; None for one that is not configured (any more).
     """
 
     key: str
@@ -45,14 +49,17 @@ class TakeUp:
     left: frozenset[str]
     stale_after_s: float
     remembers: bool = True
+    access: Callable[[str], AccessPolicy | None] = lambda _account: None
 
 
 def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = None) -> Next:
-    """Settle what needs no turn, and begin one for the oldest row that does.
+    """Settle what needs no turn, and begin one for the oldest row that does; nothing while a command for this mailbox waits.
 
     Args:
         session: the conversation as it is now, if it is at hand.
     """
+    if inbox.command_waits(con, look.key):
+        return Next(claim=None, settled=(), more=False)  # whoever runs it wakes the mailbox afterwards
     settled: list[Settled] = []
     found = con.execute(
         f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND {inbox.WAITING} ORDER BY seq LIMIT ?",
@@ -75,6 +82,8 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
         waiting.pop(0)
     if not waiting:
         return Next(claim=None, settled=tuple(settled), more=more)
+    if (held_until := waiting[0].held_until) is not None and held_until > look.now:
+        return Next(claim=None, settled=tuple(settled), more=False, held_s=held_until - look.now)
     together = _together(waiting, look)
     claim = _begin(con, together, session, look)
     return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together) or more)
@@ -92,6 +101,9 @@ def _refusal(
     if event.attempts >= MAX_ATTEMPTS:
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
+    if not _may_speak(con, event, look):
+        failure = Failure(status=403, code="not_allowed", message="you may not talk to me any more")
+        return "refused", "not allowed any more", failure
     if not event.readable:
         failure = Failure(status=500, code="quarantined", message="its stored content cannot be read, set aside")
         return "quarantined", "unreadable", failure
@@ -111,13 +123,33 @@ def _refusal(
     return None
 
 
+def _may_speak(con: sqlite3.Connection, event: InboxRow, look: TakeUp) -> bool:
+    """Whether a row's writer is still let in: it was judged when it came, and that may be long ago."""
+    if event.account == HTTP or event.mode == "job" or (policy := look.access(event.account)) is None:
+        return True
+    person = event.principal.partition(":")[2]
+    paired = pairing.is_allowed(con, event.account, person)
+    return still_allowed(policy, kind_of_chat(event.session_key), event.chat, person, paired=paired)
+
+
+def _rights(event: InboxRow, look: TakeUp) -> bool:
+    """Whether tools with side effects are offered: what was granted when it came, and has not been taken back."""
+    if event.account == HTTP or (policy := look.access(event.account)) is None:
+        return event.may_change
+    return event.may_change and policy.may_change_id(event.principal.partition(":")[2])
+
+
 def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
-    """The rows one turn answers: one, or a burst of a person's messages (restarted, or old and unanswered)."""
+    """The rows one turn answers: one, the parts of one message, or a burst of a person's (restarted, or old and unanswered)."""
     first = waiting[0]
-    if first.busy == "queue" or first.mode != "detached":
-        return waiting[:1]
     same = [first]
-    for event in waiting[1:MAX_TOGETHER]:
+    if first.part_of is not None:
+        same = [each for each in waiting[:MAX_TOGETHER] if each.part_of == first.part_of]
+        if same != waiting[: len(same)]:  # something else came in between
+            same = waiting[: next(n for n, each in enumerate(waiting) if each.part_of != first.part_of)]
+    if first.busy == "queue" or first.mode != "detached":
+        return same
+    for event in waiting[len(same) : MAX_TOGETHER]:
         stale = look.now - first.accepted_at > look.stale_after_s and look.now - event.accepted_at > look.stale_after_s
         alike = event.principal == first.principal and event.mode == first.mode and event.busy != "queue"
         if not alike or event.attempts or not (first.reason == "restarted" or stale):
@@ -128,7 +160,12 @@ def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
 
 def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, look: TakeUp) -> Claim:
     first_event = _first_event(con, rows[-1])
-    rows = [msgspec.structs.replace(each, resume=each.resume and _was_begun(con, each, session)) for each in rows]
+    rows = [
+        msgspec.structs.replace(
+            each, resume=each.resume and _was_begun(con, each, session), may_change=_rights(each, look)
+        )
+        for each in rows
+    ]
     first = rows[0]
     con.execute(
         "INSERT INTO turns (id, session_id, event_id, mode, state, boot_id, started_at) VALUES (?, ?, ?, ?, 'running', ?, ?)",
@@ -139,6 +176,8 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
         [(look.turn_id, each.id) for each in rows],
     )
     new = [message for each in rows if not each.resume for message in _content(each, look)]
+    if first.address is not None and not first.resume:
+        new = context.take(con, first.account, first.chat, first.thread, look.turn_id) + new
     appended = [] if first.resume else steps.close_awaiting(con, session.id, new)
     if session.has_prefix and not session.messages and not first.resume:
         appended += steps.unanswered(sessions.history(con, session.id), new)
@@ -191,6 +230,7 @@ class Finish:
         step_reason: how calls without a result are described when a step is still open.
         run_events: (number, body) to keep for a detached run.
         await_step: number of the step that stays open until its client supplies the results.
+        reply: what the person who wrote reads of it, in parts; empty where somebody fetches the end.
     """
 
     claim: Claim
@@ -201,6 +241,7 @@ class Finish:
     step_reason: str = ""
     run_events: Sequence[tuple[int, bytes]] = ()
     await_step: int | None = None
+    reply: Sequence[StoredContent] = ()
 
 
 def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tuple[TurnEnd, tuple[Message, ...]]:
@@ -227,7 +268,23 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
     if response is not None and end.state == "done" and there:
         responses.keep(con, claim.rows[-1], claim.session.id, end, now)
     keep_events(con, claim.rows[-1].event_id, how.run_events)
+    _say(con, how, now)
     return end, added
+
+
+def _say(con: sqlite3.Connection, how: Finish, now: float) -> None:
+    """Have the reply shown where it was asked for; what is shown of it already is made to agree."""
+    claim = how.claim
+    row = claim.rows[-1]
+    if row.address is None:
+        return
+    if how.reply:
+        live_parts.finish_live(
+            con, row.address, how.reply, reply=row.reply, source="turn", turn_id=claim.turn_id, now=now,
+            resumes=row.turn_id if claim.resumed else None,
+        )  # fmt: skip
+    elif how.rows != "pending":  # a turn that is resumed goes on with what it has shown
+        live_parts.end_live(con, claim.turn_id, now)
 
 
 def _add(con: sqlite3.Connection, how: Finish, now: float) -> tuple[tuple[Message, ...], Sequence[Message]]:

@@ -85,7 +85,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 async def hermes(home: Path, *words: str, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run another subcommand for this home to its end."""
     done = await trio.run_process(
-        command(words[0], "--home", str(home), *words[1:]), capture_stdout=True, capture_stderr=True, check=False,
+        command(*words, "--home", str(home)), capture_stdout=True, capture_stderr=True, check=False,
         env=environment(more),
     )  # fmt: skip
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -16,6 +16,7 @@ from hermes.feed import Feed
 from hermes.ids import new_id
 from hermes.intake import Intake, Payload, TurnEnd
 from hermes.messages import user
+from hermes.replies import Replies
 from hermes.sessions import Sessions, open_sessions
 from hermes.settings import Config, StoreConfig
 from hermes.store import Store, open_store
@@ -66,6 +67,7 @@ async def open_spine(
     boot_id: str | None = None,
     drain_s: float = 5.0,
     cut_s: float = 10.0,
+    replies: Replies | None = None,
     **sections: Any,
 ) -> AsyncIterator[Spine]:
     """Open store and sessions in a home and admit turns.
@@ -76,13 +78,14 @@ async def open_spine(
         boot_id: names the process; a new one by default, as after a restart.
         drain_s: how long running turns may finish when the block is left.
         cut_s: how long the cut ones may take to write their end then.
+        replies: how people on messaging services hear of an end.
         sections: parts of the configuration.
     """
     config = config_for(home, **sections)
     now = trio.current_time
     door = door if door is not None else ScriptedDoor()
     async with open_store(home / "hermes.db", config, boot_id or new_id("boot")) as store:
-        agents = Agents(store, door, tools, lambda: config)
+        agents = Agents(store, door, tools, lambda: config, replies=replies)
         async with open_sessions(
             store, agents, lambda: config.sessions, drain_by=lambda: now() + drain_s, cut_by=lambda: now() + cut_s
         ) as sessions:

@@ -44,6 +44,11 @@ class Served:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
+    def holds(self) -> tuple[int, int]:
+        """How many descriptors and threads it has now."""
+        place = Path(f"/proc/{self.process.pid}")
+        return len(list((place / "fd").iterdir())), len(list((place / "task").iterdir()))
+
     def pin(self, processor: int) -> None:
         """Let all its threads run on one processor only."""
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
@@ -101,6 +106,8 @@ class Bench:
         served = self.launch(upstream, 0, extra=extra)
         assert served.process.stdout is not None
         line = served.process.stdout.readline()
+        while line.startswith("note: "):
+            line = served.process.stdout.readline()
         assert "http://" in line, line
         served.port = int(line.partition("http://")[2].partition(" ")[0].rpartition(":")[2])
         served.key = (served.home / "api_key").read_text().strip()
@@ -116,6 +123,7 @@ class Bench:
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HERMES_", "OPENAI_"))}
+        environment["XDG_STATE_HOME"] = str(self._home)  # where the locks of tokens are
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         self._processes.append(process)
         return process

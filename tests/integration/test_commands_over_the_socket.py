@@ -15,9 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from hermes.cli import main
+from hermes.cli.running import when
 
 MESSAGES = [{"seq": number, "role": "user", "content": f"number {number}"} for number in range(1, 451)]
 SESSIONS = [{"id": f"s{number}", "updated_at": 1.8e9, "title": "a\x1b[31mb"} for number in range(3)]
+
+AT = when(1.8e9)
 
 
 class Gateway(socketserver.ThreadingUnixStreamServer):
@@ -46,6 +49,12 @@ class Gateway(socketserver.ThreadingUnixStreamServer):
             ("POST", "/control/stop"): {"stopping": True},
             ("POST", "/control/reload"): {"changed": ["http", "model"], "after_restart": ["http"]},
             ("POST", "/control/backup"): {"bytes": 4096},
+            ("POST", "/control/pairing-list"): {
+                "waiting": [{"account": "tg", "person": "9\x1b", "expires_at": 1.8e9}],
+                "allowed": [{"account": "tg", "person": "7", "since": 1.8e9}],
+            },
+            ("POST", "/control/pairing-approve"): {"account": "tg", "person": "9", "allowed": True},
+            ("POST", "/control/pairing-revoke"): {"account": "tg", "person": "9", "allowed": False},
             ("GET", "/api/sessions/a%2Fb"): {"id": "a/b", "object": "session", "title": "t", "model": None},
             ("DELETE", "/api/sessions/s1"): {"deleted": True},
         }
@@ -153,3 +162,26 @@ def test_sessions_are_deleted_or_the_reason_is_told(
     assert serving.asked[-1] == ("DELETE", "/api/sessions/s1", None)
     assert main(["sessions", "delete", "s9", "--home", str(home)]) == 1
     assert capsys.readouterr().err == "hermes: no such session\n"
+
+
+def test_pairing(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
+    home, serving = gateway
+    assert main(["pairing", "list", "--home", str(home)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"waits    tg  9\N{REPLACEMENT CHARACTER}  until {AT}",
+        f"allowed  tg  7  since {AT}",
+    ]
+    assert main(["pairing", "approve", "tg", "abcd2345", "--home", str(home)]) == 0
+    assert capsys.readouterr().out == "9 may talk to tg\n"
+    assert main(["pairing", "revoke", "tg", "9", "--json", "--home", str(home)]) == 0
+    assert json.loads(capsys.readouterr().out)["allowed"] is False
+    assert serving.asked == [
+        ("POST", "/control/pairing-list", {}),
+        ("POST", "/control/pairing-approve", {"account": "tg", "code": "abcd2345"}),
+        ("POST", "/control/pairing-revoke", {"account": "tg", "person": "9"}),
+    ]
+
+
+def test_pairing_needs_a_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pairing", "list", "--home", str(tmp_path)]) == 3
+    assert "no gateway is running" in capsys.readouterr().err

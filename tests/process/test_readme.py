@@ -30,6 +30,7 @@ from hermes.gateway_options import Overrides
 from hermes.home import Home
 from hermes.instance import is_held, wait_until_free
 from hermes.testing.fake_model import FakeModel, open_fake_model
+from hermes.testing.fake_telegram import open_fake_telegram
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import environment, until
 from hermes.testing.pseudo_terminal import open_pseudo_terminal
@@ -71,6 +72,8 @@ class Sandbox:
         self.port = free_port()
         self.upstream = upstream
         self.served: list[str] = []
+        self.more: dict[str, str] = {}
+        self.token = ""
         for name in ("hermes", "platforms", "tests"):
             self._copy(name)
         for name in ("pyproject.toml", "README.md"):
@@ -107,13 +110,14 @@ class Sandbox:
                 found.pop(name, None)
         else:
             found["PATH"] = f"{shims}:{found['PATH']}"
+        found.update(self.more)
         if self.upstream is not None:
             found["OPENAI_BASE_URL"] = self.upstream.base_url  # instead of the default, which is on the internet
         return found
 
     def text(self, block: str) -> str:
         """A block with the addresses of this run."""
-        block = block.replace("127.0.0.1:8642", f"127.0.0.1:{self.port}")
+        block = block.replace("127.0.0.1:8642", f"127.0.0.1:{self.port}").replace("123456:your-token", self.token)
         return block if self.upstream is None else block.replace(MODEL_URL, self.upstream.base_url)
 
     async def run(self, *words: str, given: str = "") -> str:
@@ -170,7 +174,8 @@ def block(kind: str, words: str) -> str:
 ORDER = (
     ("sh", RUN), ("sh", TEST), ("sh", "bin/hermes chat\n"), ("sh", 'chat -q "list files"'), ("sh", "curl -s"),
     ("python", "OpenAI("), ("sh", "--replace"), ("sh", "cat > ~/.hermes-gateway/.env"), ("yaml", "model:"),
-    ("sh", "config check"), ("sh", "hermes stop"),
+    ("sh", "config check"), ("sh", "hermes stop"), ("sh", "platform check telegram"), ("sh", "pairing approve"),
+    ("yaml", "platforms:"),
 )  # fmt: skip
 
 
@@ -231,6 +236,33 @@ async def test_five_minutes_to_a_real_model(tmp_path: Path) -> None:
                 assert shown.endswith("stopped\n")
                 assert await second.wait() == 0
         assert upstream.refused == []
+
+
+@pytest.mark.wall_clock_s(120)
+async def test_a_first_telegram_bot(tmp_path: Path) -> None:
+    async with open_fake_telegram() as telegram:
+        sandbox = Sandbox(tmp_path)
+        sandbox.stand_in()
+        sandbox.more = {"TELEGRAM_BASE_URL": telegram.base_url}
+        sandbox.token = telegram.token
+        async with sandbox.serving(block("sh", RUN)):
+            pass
+        async with sandbox.serving(block("sh", "platform check telegram")):
+            assert "@hermes_test_bot (id 4242)" in (tmp_path / "serve-1").read_text()
+            telegram.write(7, "hello")
+            await until(lambda: telegram.texts(7), "a code")
+            code = re.findall(r"[A-Z0-9]{8}", telegram.texts(7)[0])[-1]
+            await sandbox.shell(block("sh", "pairing approve").replace("CODE", code))
+            telegram.write(7, "hello again")
+            await until(lambda: len(telegram.texts(7)) >= 2, "an answer")
+            assert "You wrote: hello again" in "".join(telegram.texts(7)) or "Hello!" in telegram.texts(7)[1]
+            await sandbox.run(".venv/bin/hermes", "stop")
+        sandbox.home.config_file.write_text(block("yaml", "platforms:"))
+        config = load_config(
+            sandbox.home.path, None, Overrides(), {"DISCORD_BOT_TOKEN": "d", "TELEGRAM_BOT_TOKEN": "t"}
+        )
+        assert set(config.platforms) == {"telegram", "discord"}
+        assert config.platforms["telegram"].access.allowed_users == {"12345678"}
 
 
 async def test_the_command_that_tests_is_the_one_that_ci_runs(tmp_path: Path) -> None:

@@ -7,15 +7,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hermes.cli import main
+from hermes.cli import main, serve
 from hermes.cli.logs import follow, last_lines
-from hermes.cli.running import guarded
+from hermes.cli.running import RESTART, guarded
 from hermes.cli.serve import add_arguments, options_of
+from hermes.config import load_config
 from hermes.errors import ConfigError, ControlFailed, HermesError, InstanceHeld, NoGateway, Problem, SchemaTooNew
+from hermes.gateway_options import Overrides
+from hermes.settings import Surroundings
+from hermes.stopping import RESTART_CODE
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,3 +185,29 @@ def test_who_stops_reading_the_start_does_not_stop_the_gateway(tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (7, b"")
+
+
+@pytest.mark.parametrize(
+    ("code", "surroundings", "again"),
+    [(75, {}, True), (75, {"notify_socket": "/x"}, False), (75, {"invocation_id": "1"}, False), (0, {}, False)],
+)
+def test_who_ends_a_restart_starts_it_again_where_nobody_else_does(
+    code: int,
+    surroundings: dict[str, str],
+    again: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = replace(load_config(tmp_path, None, Overrides(), {}), surroundings=Surroundings(**surroundings))
+    begun: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(serve, "reload_config", lambda _: config)
+    monkeypatch.setattr(serve, "run_trio", lambda _: code)
+    monkeypatch.setattr(serve, "_redact_crashes", lambda _: None)
+    monkeypatch.setattr(os, "execv", lambda program, words: begun.append((program, words)))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "hermes", "serve"])
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert serve.run(parser.parse_args(["--home", str(tmp_path)])) == code
+    assert begun == ([(sys.executable, [sys.executable, "-m", "hermes", "serve"])] if again else [])
+    assert RESTART == RESTART_CODE

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from hermes.config import config_fingerprint, diff_config, load, load_config
 from hermes.config_display import flatten, to_display
 from hermes.decode import Findings
+from hermes.discovery import FoundPlatform
 from hermes.errors import ConfigError
 from hermes.gateway_options import Overrides
 from hermes.settings import Config, Secret
 from hermes.variables import Variables, is_loopback, proxy_for
+from platforms.telegram import platform as telegram
 
 PLANTED = "sk-planted-7f3a9c1e5b2d8046"
 NOTHING = Overrides()
@@ -116,8 +118,8 @@ MISTAKES = [
     ("supervision: {backoff_base_s: 301}", "supervision.backoff_base_s", "not be larger"),
     ("model: {api_key: ${ABSENT}}", "model.api_key", "ABSENT is set neither"),
     ("model: {api_key: '${bad name}'}", "model.api_key", "without a variable's name"),
-    ("platforms: {telegram: {token: x}}", "platforms.telegram", "installed: none"),
-    ("platforms: {a: {platform: telegram}}", "platforms.a.platform", "installed: none"),
+    ("platforms: {telegrm: {token: x}}", "platforms.telegrm", "is no platform that is installed"),
+    ("platforms: {a: {platform: telegrm}}", "platforms.a.platform", "is no platform that is installed"),
     ("platforms: [1]", "platforms", "is a list"),
     ("workspace: ..", "workspace", "must not be the home"),
     ("workspace: logs", "workspace", "must not be inside the home"),
@@ -303,25 +305,25 @@ def test_keys_of_hermes_agent_are_one_warning(tmp_path: Path) -> None:
 
 
 def test_what_nothing_uses_yet_is_said(tmp_path: Path) -> None:
-    assert read(tmp_path, "delivery: {expire_s: 86400}\n").warnings == ()
+    assert read(tmp_path, "session_reset: {mode: none}\n").warnings == ()
     (warning,) = read(tmp_path, "delivery: {expire_s: 1}\nsession_reset: {mode: idle}\n").warnings
-    assert warning.endswith(": session_reset, delivery")
+    assert warning.endswith(": session_reset")
 
 
 def test_platforms_are_asked_for_only_when_configured(tmp_path: Path) -> None:
-    asked: list[int] = []
+    asked: list[Path] = []
 
-    def known() -> list[str]:
-        asked.append(1)
-        return ["telegram"]
+    def known(home: Path) -> Mapping[str, FoundPlatform]:
+        asked.append(home)
+        return {"telegram": FoundPlatform(name="telegram", where="a package", load=lambda: telegram)}  # type: ignore[dict-item, return-value]
 
     (tmp_path / "config.yaml").write_text("http: {}")
-    load(tmp_path, None, NOTHING, {}, platforms=known)
+    load(tmp_path, None, NOTHING, {"HOME": "/nowhere"}, platforms=known)
     assert asked == []
-    (tmp_path / "config.yaml").write_text("platforms: {telegram: {token: ${T}}, work: {platform: telegram, n: 1}}")
+    (tmp_path / "config.yaml").write_text("platforms: {telegram: {token: ${T}}, work: {platform: telegram, token: b}}")
     config = load(tmp_path, None, NOTHING, {"T": PLANTED}, platforms=known).config
-    assert config.platforms["telegram"]["token"] == PLANTED
-    assert asked == [1]
+    assert config.platforms["telegram"].config.token.reveal() == PLANTED
+    assert asked == [tmp_path]
     assert PLANTED not in repr(config)
     assert PLANTED not in json.dumps(to_display(config))
     (tmp_path / "config.yaml").write_text("platforms: {telegrm: {}}")
@@ -374,6 +376,9 @@ def test_surroundings(tmp_path: Path) -> None:
     found = load_config(tmp_path, None, NOTHING, environ).surroundings
     assert (found.notify_socket, found.watchdog_s, found.invocation_id) == ("@n", 2.5, "i")
     assert found.runtime_dir == Path("/run/x")
+    assert found.state_dir is None
+    for more, place in (({"HOME": "/h"}, "/h/.local/state"), ({"HOME": "/h", "XDG_STATE_HOME": "/s"}, "/s")):
+        assert load_config(tmp_path, None, NOTHING, {**environ, **more}).surroundings.state_dir == Path(place)
     other = load_config(tmp_path, None, NOTHING, {**environ, "WATCHDOG_PID": "1"}).surroundings
     assert other.watchdog_s is None
 

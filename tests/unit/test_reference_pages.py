@@ -12,12 +12,18 @@ from typing import Any
 
 import pytest
 
-from hermes import settings
+from hermes import commands, settings
+from hermes.access_config import read_access
 from hermes.cli import COMMANDS, build_parser
 from hermes.config import load_config
 from hermes.current import LIVE_SECTIONS
+from hermes.decode import Findings
 from hermes.gateway_options import Overrides
+from hermes.platform_config import CORE_KEYS, setting_rules
 from hermes.schema import ENDPOINT, MODEL, SECTIONS
+from hermes.store.conversations import MAX_EXCHANGES
+from hermes.yamltree import read_tree
+from platforms.telegram import platform as telegram
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
 NOT_IN_THE_FILE = {"home", "warnings", "surroundings"}
@@ -68,6 +74,26 @@ def test_every_section_is_read() -> None:
     assert set(re.findall(r"`([a-z._]+)`", waiting)) == (names - LIVE_SECTIONS) | keys
 
 
+def rows_after(page: str, heading: str) -> dict[str, list[str]]:
+    table = page.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    return {cells[0].strip("`"): cells for cells in lines}
+
+
+def test_every_key_of_an_account_is_on_the_page() -> None:
+    page = (PAGES / "config.md").read_text()
+    assert set(rows_after(page, "Of every account:")) == set(CORE_KEYS)
+    shown = rows_after(page, "Of a Telegram bot")
+    rules = setting_rules(telegram)
+    assert set(shown) == set(rules)
+    for each in dataclasses.fields(telegram.config):
+        _, about, default, takes = shown[each.name]
+        assert about == each.metadata["about"]
+        assert takes == rules[each.name].says
+        if each.default is not dataclasses.MISSING:
+            assert json.loads(default.strip("`")) == each.default
+
+
 def test_the_page_s_example_is_read(tmp_path: Path) -> None:
     example = (PAGES / "config.md").read_text().partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "config.yaml").write_text(example)
@@ -93,3 +119,31 @@ def test_every_subcommand_and_option_is_on_the_page() -> None:
     assert {"serve", "--replace", "-q", "export", "--follow"} <= named
     assert [name for name in sorted(named) if not re.search(rf"[` \[]{re.escape(name)}\b", page)] == []
     assert all(f"`hermes {name}" in page for name in COMMANDS)
+
+
+def test_every_command_is_on_the_page() -> None:
+    page = (PAGES / "commands.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `/")
+    ]
+    assert [cells[0].strip("`/") for cells in rows] == [each.name for each in commands.COMMANDS]
+    for (_, arguments, about, who), each in zip(rows, commands.COMMANDS, strict=True):
+        assert (arguments.strip("`"), about) == (each.arguments, each.help)
+        name = commands.ALIASES.get(each.name, each.name)
+        meant = "always" if name in commands.ALWAYS else "admins" if name in commands.FOR_ADMINS else "everybody"
+        assert who == meant
+    others = {
+        name: meant for name, meant in commands.ALIASES.items() if name not in {each.name for each in commands.COMMANDS}
+    }
+    assert dict(re.findall(r"`/(\w+)` is `/(\w+)`", page)) == others
+    assert f"takes 1 to {MAX_EXCHANGES}." in page
+
+
+def test_the_commands_page_s_example_is_read() -> None:
+    section, _ = read_tree((PAGES / "commands.md").read_text().partition("```yaml\n")[2].partition("```")[0])
+    findings = Findings()
+    policy = read_access(section["platforms"]["telegram"], "platforms.telegram", findings)
+    assert not findings.problems
+    assert policy.may_use("9", "retry") == "admins"
+    assert policy.may_use("9", "sethome") == "yes"
+    assert policy.may_use("12345", "branch") == "disabled"

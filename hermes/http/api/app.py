@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Router
 
 from hermes.errors import RequestError, StoreUnavailable, leaves
-from hermes.http.api import basics, chat, models, responses, runs, sessions
+from hermes.http.api import basics, chat, hooks, models, responses, runs, sessions
 from hermes.http.api.answers import STORE_RETRY_S, Answer, error_answer, request_error_answer
 from hermes.http.api.auth import admit
 from hermes.http.api.request import Receive, Request, Scope, Send
@@ -73,6 +73,6 @@ def build_app(services: Services) -> Application:
     Args:
         services: the gateway's parts; routes whose part is None answer 503 until it is there.
     """
-    parts = (basics, chat, models, responses, runs, sessions)
+    parts = (basics, chat, models, responses, runs, sessions, hooks)
     routes = [each for part in parts for each in part.routes(services)]
     return Api(services, Router(routes, redirect_slashes=False))

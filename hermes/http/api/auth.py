@@ -1,6 +1,6 @@
 """Who asks, and from where: the key, the UNIX socket, and what a browser may do.
 
-The socket is 0600 in the home: who can open it is the owner. On TCP every route but `/health` and `/ready` wants the key.
+The socket is 0600 in the home: who can open it is the owner. On TCP every route but `/health`, `/ready` and `/hooks/…` wants the key.
 A page in a browser can reach loopback too; it has no key, but a gateway must not depend on that alone, so what changes
 something is refused to every origin that is not configured (WHATWG Fetch, 3.2 "Origin" and "CORS protocol").
 """
@@ -16,6 +16,7 @@ from hermes.http.api.answers import Answer
 from hermes.http.api.request import Request
 
 OPEN_PATHS = frozenset(("/health", "/ready"))
+HOOKS = "/hooks/"  # whoever mounted one knows its service by a secret of its own
 LOCAL = "local"
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _EXPOSED = b"x-hermes-session-id, idempotent-replayed, retry-after"
@@ -71,7 +72,7 @@ def admit(request: Request) -> Answer | None:
     if request.path == "/control" or request.path.startswith("/control/"):
         if not on_socket(request):
             raise RequestError(404, "there is no such route", code="not_found")
-    elif not request.principal and request.path not in OPEN_PATHS:
+    elif not request.principal and request.path not in OPEN_PATHS and not request.path.startswith(HOOKS):
         request.extra[b"www-authenticate"] = b"Bearer"
         raise RequestError(401, "this needs the gateway's API key: Authorization: Bearer KEY", code="invalid_api_key")
     return None

@@ -134,8 +134,11 @@ class Request:
             )  # fmt: skip
         return IdempotencyKey(route=route, key=key.decode("ascii"), fingerprint=self._fingerprint)
 
-    async def body(self) -> bytes:
+    async def body(self, most: int | None = None) -> bytes:
         """The whole body.
+
+        Args:
+            most: bytes that it may have; None = as configured.
 
         Raises:
             RequestError: 413 it is too long, 415 it is compressed.
@@ -144,7 +147,7 @@ class Request:
         encoding = self.header(b"content-encoding")
         if encoding is not None and encoding.lower() not in (b"", b"identity"):
             raise RequestError(415, "the body must not be compressed", code="unsupported_encoding")
-        most = self.services.config().http.max_body_bytes
+        most = self.services.config().http.max_body_bytes if most is None else most
         pieces: list[bytes] = []
         size = 0
         while True:

@@ -1,0 +1,89 @@
+"""What the control socket can ask about accounts: retry one, send a text, look through what is to be delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from hermes.control import Action
+from hermes.delivery import Delivery
+from hermes.errors import AccountDown, RequestError
+from hermes.events import Address
+from hermes.http.services import Json
+from hermes.messaging import Messaging
+from hermes.store import Store
+
+MAX_TEXT = 100_000
+MAX_LISTED = 500
+
+
+def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
+    """Name -> what `POST /control/{name}` does."""
+
+    async def retry(body: Json) -> Json:
+        account = _text(body, "account")
+        if messaging.connections is None or messaging.connections.table.get(account) is None:
+            raise RequestError(404, f"there is no account {account!r}", code="account_not_found", param="account")
+        return {"account": account, "tried": messaging.connections.retry(account)}
+
+    async def send(body: Json) -> Json:
+        address, text = parse_address(_text(body, "to")), _text(body, "text")
+        if not text.strip():
+            raise RequestError(400, "there is nothing to send", param="text")
+        try:
+            messaging.capabilities(address.account)
+        except AccountDown as error:
+            raise RequestError(404, str(error), code="account_not_found", param="to") from None
+        added = await _delivery(messaging).post(address, messaging.parts(address, text), source="send")
+        if added.gone is not None:
+            raise RequestError(409, f"nobody is there: {added.gone}", code="address_gone", param="to")
+        return {"to": str(added.address), "keys": list(added.keys)}
+
+    async def outbox(body: Json) -> Json:
+        account = body.get("account")
+        if account is not None and not isinstance(account, str):
+            raise RequestError(400, "account must be a string", param="account")
+        rows = await store.outbox.listing(limit=MAX_LISTED, account=account)
+        return {"parts": [asdict(row) | {"address": str(row.address)} for row in rows]}
+
+    async def outbox_retry(body: Json) -> Json:
+        key = _text(body, "key")
+        if not await _delivery(messaging).retry(key):
+            raise RequestError(404, f"no part {key!r} waits for that", code="part_not_found", param="key")
+        return {"key": key, "retried": True}
+
+    async def outbox_drop(body: Json) -> Json:
+        key = _text(body, "key")
+        if not await store.outbox.drop(key):
+            raise RequestError(404, f"no part {key!r} waits or is held", code="part_not_found", param="key")
+        return {"key": key, "dropped": True}
+
+    return {
+        "account-retry": retry, "send": send, "outbox": outbox, "outbox-retry": outbox_retry, "outbox-drop": outbox_drop,
+    }  # fmt: skip
+
+
+def parse_address(text: str) -> Address:
+    """`account:chat` or `account:chat:thread` as an address.
+
+    Raises:
+        RequestError: 400, it is none.
+    """
+    account, colon, rest = text.partition(":")
+    chat, more, thread = rest.partition(":")
+    if not account or not colon or not chat or (more and not thread) or len(text) > 1100:
+        raise RequestError(400, "where to is written as account:chat or account:chat:thread", param="to")
+    return Address(account, chat, thread or None)
+
+
+def _delivery(messaging: Messaging) -> Delivery:
+    if messaging.delivery is None:
+        raise RequestError(409, "this gateway has no accounts: it is inside `hermes chat`", code="no_accounts")
+    return messaging.delivery
+
+
+def _text(body: Json, name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
+        raise RequestError(400, f"{name} must be text of 1 to {MAX_TEXT} characters", param=name)
+    return value

@@ -1,0 +1,30 @@
+"""`hermes send`: have the running gateway show a text somewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hermes.cli.running import DONE, FAILED, add_home, add_json, ask, in_words, print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--to", required=True, metavar="ADDRESS", help="account:chat or account:chat:thread")
+    parser.add_argument("text", nargs="?", help="what to say, as markdown (default: standard input)")
+    add_home(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send; done when the gateway has committed it, which then delivers it through outages and restarts."""
+    text = arguments.text if arguments.text is not None else sys.stdin.read()
+    if not text.strip():
+        print("hermes: there is nothing to send", file=sys.stderr)
+        return FAILED
+    answer = ask(arguments, "POST", "/control/send", {"to": arguments.to, "text": text})
+    if arguments.json:
+        print_json(answer)
+    else:
+        print(f"to {in_words(answer['to'])}: committed as {in_words(', '.join(answer['keys']))}")
+    return DONE

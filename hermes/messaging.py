@@ -1,0 +1,191 @@
+"""The side of the gateway that faces messaging services: accounts, delivery, commands, receiving, nested in this order.
+
+Left from the inside out: first nothing more is received, then commands end, then lanes send what they can, then accounts are left.
+Sessions are opened inside of all this; until they are there, and after they are gone, events are committed all the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from hermes.access import AccessPolicy
+from hermes.accounts import AccountStatus
+from hermes.commanding import GatewayView, open_commanding
+from hermes.connections import Connections, open_connections
+from hermes.current import Current
+from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
+from hermes.errors import AccountDown
+from hermes.events import Address, StoredContent
+from hermes.generation import AccountPlan
+from hermes.hooks import Hooks
+from hermes.hosting import open_hosts
+from hermes.platform import Capabilities
+from hermes.reception import Reception
+from hermes.replies import Draw
+from hermes.sessions import Sessions
+from hermes.settings import Config
+from hermes.stopping import RESTART_CODE, Stop
+from hermes.store import Store
+from hermes.store.rows import Claim
+
+DRAW_S = 0.2
+
+
+class Messaging:
+    """The accounts as the rest of the gateway sees them; it is `Replies` to turns. See `open_messaging`.
+
+    Attributes:
+        connections, delivery: None in a gateway that has no accounts by its mode.
+        reception: what was received.
+    """
+
+    def __init__(self, current: Current) -> None:
+        self.connections: Connections | None = None
+        self.delivery: Delivery | None = None
+        self.reception: Reception | None = None
+        self._current = current
+        self._sessions: Sessions | None = None
+        self._there = trio.Event()
+
+    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
+        """A text as it will be sent to an address; as one plain part where its account is not configured any more."""
+        try:
+            can = self.capabilities(address.account)
+        except AccountDown:
+            return (StoredContent(text=markdown),)
+        return render_parts(markdown, can)
+
+    def wake(self, address: Address) -> None:
+        """Something was committed for this address."""
+        if self.delivery is not None:
+            self.delivery.wake(address)
+
+    @asynccontextmanager
+    async def showing(self, claim: Claim) -> AsyncIterator[Draw | None]:
+        """Show that a turn is at work, and its reply while it is written."""
+        row = claim.rows[-1]
+        if self.delivery is None or row.address is None:
+            yield None
+            return
+        old = row.turn_id if claim.resumed else None
+        async with (
+            self.delivery.open_typing(row.address),
+            self.delivery.open_live(row.address, reply=row.reply, turn_id=claim.turn_id, resumes=old) as live,
+        ):
+            yield _Drawing(live)
+
+    def capabilities(self, account: str) -> Capabilities:
+        """What an account's service can do, connected or not. Raises AccountDown for one that is not configured."""
+        configured = self._current.config.platforms.get(account)
+        if configured is None:
+            raise AccountDown(account, "removed", "it is not configured")
+        found: Capabilities = configured.spec.capabilities
+        return found
+
+    def attach(self, sessions: Sessions) -> None:
+        """What is received is answered from here on."""
+        self._sessions = sessions
+        self._there.set()
+
+    async def sessions(self) -> Sessions:
+        """The sessions, once they are open."""
+        await self._there.wait()
+        assert self._sessions is not None
+        return self._sessions
+
+    def sessions_now(self) -> Sessions | None:
+        """The sessions, if they are open."""
+        return self._sessions
+
+    def policy(self, account: str) -> AccessPolicy | None:
+        """Who may speak at an account now; None for one that is not configured (any more)."""
+        configured = self._current.config.platforms.get(account)
+        return None if configured is None else configured.access
+
+    def accounts(self) -> tuple[AccountStatus, ...]:
+        """Each account's state."""
+        return self.connections.table.snapshot(trio.current_time()) if self.connections is not None else ()
+
+    def counts(self) -> Counter[str]:
+        """What became of how many events since the start."""
+        return self.reception.counts if self.reception is not None else Counter()
+
+
+class _Drawing:
+    """Hands on what a reply is so far, now and then: joining it for each token would cost more than the tokens."""
+
+    def __init__(self, live: LiveReply) -> None:
+        self._live = live
+        self._next = trio.current_time()
+
+    def __call__(self, pieces: Sequence[str]) -> None:
+        now = trio.current_time()
+        if now >= self._next:
+            self._next = now + DRAW_S
+            self._live.update("".join(pieces))
+
+
+def render_parts(markdown: str, can: Capabilities) -> tuple[StoredContent, ...]:
+    """A text in a service's dialect, each part short enough."""
+    from hermes.rendering import render  # only who speaks to a service pays for the parser
+
+    return tuple(StoredContent(text=each, dialect=can.dialect) for each in render(markdown, can, suffix_room=MARK_ROOM))
+
+
+def plans(config: Config) -> Mapping[str, AccountPlan]:
+    """The configured accounts as connections want them."""
+    return {
+        name: AccountPlan(account=name, spec=each.spec, config=each.config, required=each.required)
+        for name, each in config.platforms.items()
+    }
+
+
+@asynccontextmanager
+async def open_messaging(
+    store: Store, current: Current, stop: Stop, hooks: Hooks, *, mode: str
+) -> AsyncIterator[Messaging]:
+    """Connect the accounts, deliver, run commands, receive.
+
+    Args:
+        hooks: where webhooks are mounted.
+        mode: an `embedded` gateway touches no row of any account.
+
+    Lifetime: enter = accounts connect beside, what an earlier process left is being delivered, and events are committed.
+    Exit = as the module says, within what the stop leaves.
+    """
+    messaging = Messaging(current)
+    if mode == "embedded":
+        yield messaging
+        return
+    async with (
+        open_hosts(store, hooks, current.config) as hosts,
+        open_connections(
+            plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
+            store_ready=store.database.wait_available,
+        ) as connections,
+        open_delivery(
+            store, lease=connections.lease, wait_connected=connections.connected, capabilities=messaging.capabilities,
+            settings=lambda: current.config.delivery, render=render_parts,
+            flush_by=lambda: stop.within(current.config.shutdown.flush_timeout_s),
+            accounts=lambda: current.config.platforms.keys(),
+        ) as delivery,
+        open_commanding(
+            store, messaging.sessions, messaging,
+            GatewayView(
+                store=store, model=lambda: current.config.model.primary.model, accounts=messaging.accounts,
+                retry_account=connections.retry, policy=messaging.policy,
+                restart=lambda: stop.request("/restart", current.config.shutdown.total_s, exit_code=RESTART_CODE),
+            ),
+        ) as commanding,
+    ):  # fmt: skip
+        current.listen(lambda config: connections.apply(plans(config)))
+        reception = Reception(
+            store, messaging.sessions_now, current, wake_lane=delivery.wake, wake_commands=commanding.wake
+        )
+        messaging.connections, messaging.delivery, messaging.reception = connections, delivery, reception
+        async with connections.receiving(reception.inbox_for, reception.cursors_for):
+            yield messaging

@@ -1,0 +1,239 @@
+"""HTTP for platforms: `HttpFactory` of the contract, over the gateway's network.
+
+An error says one thing more than httpx2's: whether anything of the request may have left. It never says more of the URL than
+its host, since a service may have its token in there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from types import MappingProxyType, TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import trio
+
+from hermes.errors import PlatformProtocolError, SendRejected, Unreachable
+from hermes.events import OutboundFile
+from hermes.net.network import Network, close_quietly
+from hermes.net.transport import HTTP_ERRORS
+from hermes.platform import ByteStream, HttpAnswer, HttpClient, HttpFactory, UploadPart
+
+CONNECT_S = 15.0
+IDLE_S = 20.0  # an idle connection is kept so long
+PIECE = 65_536  # bytes of a file that are read and sent at once
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class _Exchange:
+    """One request and its answer: what goes wrong inside comes out as the contract names it."""
+
+    __slots__ = ("_begun", "_host")
+
+    def __init__(self, url: str) -> None:
+        self._host = _host(url)
+        self._begun = False
+
+    async def trace(self, event: str, details: Mapping[str, Any]) -> None:
+        """Notice that the request begins to leave; httpcore2 calls this, also for the CONNECT that goes to a proxy before."""
+        if event.endswith("send_request_headers.started"):
+            self._begun = getattr(details.get("request"), "method", b"") != b"CONNECT"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, trio.TooSlowError):
+            raise Unreachable(f"{self._host} did not answer in time", sent=self._begun) from None
+        if isinstance(error, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
+            raise PlatformProtocolError("that is no URL to ask") from None
+        if isinstance(error, httpx2.DecodingError):
+            raise PlatformProtocolError(f"{self._host} sent a body that cannot be decoded") from None
+        if isinstance(error, HTTP_ERRORS):
+            why = type(error).__name__ if self._begun else str(error) or type(error).__name__
+            raise Unreachable(f"{self._host} cannot be reached: {why[:200]}", sent=self._begun) from None
+
+
+class _Pieces:
+    """The body of a streamed answer, with a deadline for each piece."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], timeout_s: float, exchange: _Exchange) -> None:
+        self._pieces = pieces
+        self._timeout_s = timeout_s
+        self._exchange = exchange
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with self._exchange, trio.fail_after(self._timeout_s):
+            return await self._pieces.__anext__()
+
+
+class _Client:
+    """An `HttpClient`; see `hermes.platform`."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] = NOTHING,
+        content: bytes | None = None,
+        parts: tuple[UploadPart, ...] = (),
+        timeout_s: float,
+        max_bytes: int = 16_777_216,
+    ) -> HttpAnswer:
+        """Send a request and read its whole answer, whatever its status."""
+        exchange = _Exchange(url)
+        with exchange, trio.fail_after(timeout_s):
+            async with AsyncExitStack() as stack:
+                body: Any = content
+                if parts:
+                    length, kind, body = await _multipart(parts, stack)
+                    headers = {**headers, "content-type": kind, "content-length": str(length)}
+                answer = await self._open(method, url, headers, body, exchange)
+                try:
+                    return _answer(answer, await _whole(answer, max_bytes))
+                finally:
+                    await close_quietly("an HTTP answer", answer.aclose)
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, *, headers: Mapping[str, str] = NOTHING, timeout_s: float
+    ) -> AsyncIterator[tuple[HttpAnswer, ByteStream]]:
+        """Send a request and read its answer as it comes."""
+        exchange = _Exchange(url)
+        with exchange, trio.fail_after(timeout_s):
+            answer = await self._open(method, url, headers, None, exchange)
+        try:
+            async with aclosing(answer.aiter_bytes()) as pieces:
+                yield _answer(answer, b""), _Pieces(pieces, timeout_s, exchange)
+        finally:
+            await close_quietly("an HTTP answer", answer.aclose)
+
+    async def _open(
+        self, method: str, url: str, headers: Mapping[str, str], content: Any, exchange: _Exchange
+    ) -> httpx2.Response:
+        request = self._client.build_request(
+            method, url, headers=dict(headers), content=content, extensions={"trace": exchange.trace}
+        )
+        request.extensions["timeout"] = httpx2.Timeout(None, connect=CONNECT_S).as_dict()
+        return await self._client.send(request, stream=True, follow_redirects=False)
+
+
+def _answer(answer: httpx2.Response, body: bytes) -> HttpAnswer:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return HttpAnswer(status=answer.status_code, headers=MappingProxyType(headers), body=body)
+
+
+async def _whole(answer: httpx2.Response, max_bytes: int) -> bytes:
+    read, length = list[bytes](), 0
+    async with aclosing(answer.aiter_bytes()) as pieces:
+        async for piece in pieces:
+            read.append(piece)
+            length += len(piece)
+            if length > max_bytes:
+                raise PlatformProtocolError(f"an answer has more than {max_bytes} bytes")
+    return b"".join(read)
+
+
+async def _multipart(parts: tuple[UploadPart, ...], stack: AsyncExitStack) -> tuple[int, str, AsyncIterator[bytes]]:
+    """A multipart/form-data body (RFC 7578): its length, its media type, and its bytes; files are read as they are sent.
+
+    Its files are open when it returns, and are closed by the stack.
+
+    Raises:
+        SendRejected: a file cannot be read, or does not have the bytes that it should.
+    """
+    boundary = secrets.token_hex(16)
+    heads = [_head(boundary, part) for part in parts]
+    tail = f"--{boundary}--\r\n".encode()
+    contents = [
+        part.content if isinstance(part.content, bytes) else await _opened(part.content, stack) for part in parts
+    ]
+    sizes = [len(part.content) if isinstance(part.content, bytes) else part.content.size_bytes for part in parts]
+    length = sum(map(len, heads)) + sum(sizes) + 2 * len(parts) + len(tail)
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        for head, content, size in zip(heads, contents, sizes, strict=True):
+            yield head
+            if isinstance(content, bytes):
+                yield content
+            else:
+                left = size
+                while left and (piece := await _read(content, min(PIECE, left))):
+                    left -= len(piece)
+                    yield piece
+            yield b"\r\n"
+        yield tail
+
+    pieces = await stack.enter_async_context(aclosing(body()))
+    return length, f"multipart/form-data; boundary={boundary}", pieces
+
+
+async def _opened(file: OutboundFile, stack: AsyncExitStack) -> Any:
+    try:
+        found = await stack.enter_async_context(await trio.open_file(file.path, "rb"))
+        size = await found.seek(0, os.SEEK_END)
+        await found.seek(0)
+    except OSError as error:
+        raise SendRejected(f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+    if size != file.size_bytes:
+        raise SendRejected(f"the file has {size} bytes, not {file.size_bytes}")
+    return found
+
+
+async def _read(file: Any, size: int) -> bytes:
+    try:
+        return bytes(await file.read(size))
+    except OSError as error:  # a body that was begun and not ended is no request
+        raise SendRejected(f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "the service"
+    except ValueError:
+        return "the service"
+
+
+def _head(boundary: str, part: UploadPart) -> bytes:
+    lines = [f"--{boundary}", f'Content-Disposition: form-data; name="{_quoted(part.name)}"']
+    if part.file_name is not None:
+        lines[1] += f'; filename="{_quoted(part.file_name)}"'
+    if part.media_type is not None:
+        lines.append(f"Content-Type: {' '.join(part.media_type.split())}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode(errors="replace")  # a file's name may be no Unicode
+
+
+def _quoted(name: str) -> str:
+    """A name inside quotes, as browsers write it (WHATWG HTML, multipart/form-data encoding)."""
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def make_http_factory(network: Network) -> HttpFactory:
+    """HTTP clients for platforms.
+
+    Args:
+        network: whose TLS context is used, and whose reaper looks after idle sockets.
+    """
+
+    @asynccontextmanager
+    async def open_client(*, proxy: str | None = None, max_connections: int = 20) -> AsyncIterator[HttpClient]:
+        limits = httpx2.Limits(
+            max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=IDLE_S
+        )
+        async with network.http_client(proxy=proxy, limits=limits) as client:
+            yield _Client(client)
+
+    return open_client

@@ -1,0 +1,449 @@
+"""The contract between the core and a messaging platform. A platform sees this, `hermes.events` and `hermes.errors`.
+
+A platform is two lifetimes. `PlatformSpec.open` holds what sending needs: entered, it is authenticated and usable, or it has
+raised and left nothing. `Platform.receive`, which the core runs inside it, holds what receiving needs. A platform translates;
+it never retries, never waits for a limit, never decides who may speak: it raises what `hermes.errors` names, and the core does
+the rest. The rules, and the kit that checks them: `hermes.testing.check_platform`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+
+import trio
+
+from hermes.decode import Rule, choice, flag, seconds, secret, text, texts, url, whole, word
+from hermes.events import (
+    Activity,
+    Address,
+    AttachmentRef,
+    Button,
+    ChatKind,
+    Content,
+    InboundEvent,
+    OutboundFile,
+    Person,
+    Quoted,
+    Receipt,
+    ReplyRef,
+)
+from hermes.settings import Secret
+
+__all__ = [
+    "AccountMemory",
+    "Activity",
+    "Address",
+    "AttachmentRef",
+    "Button",
+    "ByteStream",
+    "Capabilities",
+    "ChatKind",
+    "CheckReport",
+    "CommandSpec",
+    "Content",
+    "Host",
+    "HttpAnswer",
+    "HttpClient",
+    "HttpFactory",
+    "InboundEvent",
+    "Inbox",
+    "OutboundFile",
+    "Person",
+    "Platform",
+    "PlatformSpec",
+    "Quoted",
+    "Receipt",
+    "ReplyRef",
+    "RouteHandler",
+    "Routes",
+    "Secret",
+    "StreamFactory",
+    "UploadPart",
+    "WebRequest",
+    "WebResponse",
+    "WebSocket",
+    "WebSocketFactory",
+    "choice",
+    "flag",
+    "seconds",
+    "secret",
+    "setting",
+    "text",
+    "texts",
+    "url",
+    "whole",
+    "word",
+]
+
+C = TypeVar("C")
+ByteStream = AsyncIterator[bytes]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a service can show and do.
+
+    Args:
+        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`.
+        max_text: length of one message at most, in `unit`s of the text as it is sent.
+        unit: `utf16` code units, `codepoint`s, or UTF-8 `byte`s.
+        max_caption: the same for the text beside a file.
+        edits: a message of ours can be changed.
+        typing_every_s: how often `typing` must be repeated to stay visible; 0 = the service has none.
+        reactions: messages can be reacted to.
+        buttons: messages can have buttons.
+        files: files can be sent, of at most so many bytes; 0 = none.
+        drafts: a reply can be shown while it is written, by edits or otherwise.
+        deduplicates: the service drops a second `send` with the same key for at least five minutes.
+        native_commands: commands are registered with the service, from `Host.commands`.
+    """
+
+    dialect: Literal["plain", "telegram_html", "discord", "markdown"] = "plain"
+    max_text: int = 4096
+    unit: Literal["utf16", "codepoint", "byte"] = "codepoint"
+    max_caption: int = 1024
+    edits: bool = False
+    typing_every_s: float = 0.0
+    reactions: bool = False
+    buttons: bool = False
+    files: int = 0
+    drafts: bool = False
+    deduplicates: bool = False
+    native_commands: bool = False
+
+
+class Inbox(Protocol):
+    """Where a platform puts what people did. Valid for one run of `receive`."""
+
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+        """Commit events in this order and how far the account has read, in one transaction; repeats are absorbed.
+
+        Args:
+            events: what happened, oldest first; their addresses name this account.
+            cursors: name (1 to 100 characters) -> value (at most 4,096 bytes); each is stored over the one before.
+
+        When it returns, the service may be told that everything was received. Cancellation: committed, or not at all;
+        the service repeats it.
+
+        Raises:
+            StoreUnavailable: nothing was committed. Leave it alone: the core waits, and calls `receive` again.
+        """
+
+    def alive(self, path: str, *, next_within_s: float) -> None:
+        """Note progress that the core cannot see, such as an answered poll; silence beyond `next_within_s` is deafness.
+
+        Args:
+            path: `poll`, `heartbeat`, `event`, …: at most eight of 1 to 40 characters.
+            next_within_s: seconds until the next sign at the latest; the generation is renewed otherwise.
+        """
+
+    def left(self, event_id: str) -> None:
+        """Nobody waits any more for the attended event of this `InboundEvent.key`."""
+
+
+class Platform(Protocol):
+    """One live connection to one messaging service."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this connection can do; may be less than its spec says."""
+
+    async def receive(self, inbox: Inbox, cursors: Mapping[str, bytes]) -> NoReturn:
+        """Translate what happens into `inbox.deliver`, until cancelled; acknowledge only what was delivered.
+
+        Args:
+            inbox: for this run.
+            cursors: what was committed by `deliver` last.
+
+        It may be cancelled and called again while the connection lives. Cancellation: what was not delivered is not
+        acknowledged.
+
+        Raises:
+            PlatformError: as `hermes.errors` names it; the core acts.
+        """
+
+    async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:
+        """Show one part: one visible effect, by its last request. Several tasks may call it at once.
+
+        Args:
+            to: where.
+            content: rendered and short enough.
+            key: the same for each attempt at this part, for services that drop repeats; 1 to 25 of `[a-z0-9]`.
+            reply: what it answers.
+
+        Raises:
+            SendError: `SendUncertain` if the request may have left and no complete answer came.
+            PlatformError: the connection itself.
+        """
+
+    async def edit(self, receipt: Receipt, content: Content) -> Receipt:
+        """Make a message of ours show this content. Idempotent: "not modified" is success. Raises as `send` does."""
+
+    async def signal(self, to: Address, activity: Activity) -> None:
+        """Show that we type, or react. Raises as `send` does; the core ignores it."""
+
+    def fetch(self, attachment: AttachmentRef, *, max_bytes: int) -> AbstractAsyncContextManager[ByteStream]:
+        """Open the bytes of a file that somebody sent.
+
+        Raises, on entering or while it is read:
+            SendRejected: it is gone, or larger than `max_bytes`.
+            PlatformError: the connection itself.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSpec:
+    """A command that people may type: `/name arguments`.
+
+    Args:
+        name: 1 to 32 of `[a-z0-9_]`.
+        help: one line.
+        arguments: what follows it, for people; empty = nothing.
+    """
+
+    name: str
+    help: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What the service says about an account.
+
+    Args:
+        identity: who we are there, for people, such as `@name (id 123)`.
+        facts: what else is worth knowing, one line each.
+        missing: what will not work and how to change that, one line each.
+    """
+
+    identity: str
+    facts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpAnswer:
+    """A complete HTTP answer; `headers` have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPart:
+    """One part of a multipart/form-data body: words, or a file's content."""
+
+    name: str
+    content: bytes | OutboundFile
+    file_name: str | None = None
+    media_type: str | None = None
+
+
+class HttpClient(Protocol):
+    """Requests over one connection pool."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] = EMPTY,
+        content: bytes | None = None,
+        parts: tuple[UploadPart, ...] = (),
+        timeout_s: float,
+        max_bytes: int = 16_777_216,
+    ) -> HttpAnswer:
+        """Send a request and read its whole answer, whatever its status. Redirects are not followed.
+
+        Args:
+            method: such as `POST`.
+            url: absolute.
+            headers: beside those that HTTP needs.
+            content: the body.
+            parts: instead of `content`, a multipart/form-data body; files are read as they are sent.
+            timeout_s: for everything together.
+            max_bytes: of the answer's body, after decoding.
+
+        Raises:
+            Unreachable: no complete answer came; `sent` says whether the request may have left.
+            PlatformProtocolError: the answer is larger than `max_bytes` or cannot be decoded, or the URL is none.
+            SendRejected: a file of `parts` cannot be read, or does not have `size_bytes` bytes; the service has no request.
+        """
+
+    def stream(
+        self, method: str, url: str, *, headers: Mapping[str, str] = EMPTY, timeout_s: float
+    ) -> AbstractAsyncContextManager[tuple[HttpAnswer, ByteStream]]:
+        """Send a request and read its answer as it comes (`HttpAnswer.body` is empty). Raises as `request` does.
+
+        Args:
+            timeout_s: until the answer begins, and from each piece of it to the next.
+        """
+
+
+class HttpFactory(Protocol):
+    """Makes HTTP clients over the gateway's TLS context."""
+
+    def __call__(
+        self, *, proxy: str | None = None, max_connections: int = 20
+    ) -> AbstractAsyncContextManager[HttpClient]:
+        """A client; its sockets are closed on exit.
+
+        Args:
+            proxy: `http://`, `https://`, `socks5://` or `socks5h://` URL; None = direct.
+            max_connections: at once.
+        """
+
+
+class WebSocket(Protocol):
+    """An open WebSocket. One task may send while another receives."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message. Raises WebSocketClosed."""
+
+    async def receive(self) -> str | bytes:
+        """The next message. Raises WebSocketClosed with the code and reason that ended it."""
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close with this code, within a bound; afterwards it is closed whatever the peer does. Never raises."""
+
+
+class WebSocketFactory(Protocol):
+    """Opens WebSockets over the gateway's TLS context."""
+
+    def __call__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] = EMPTY,
+        proxy: str | None = None,
+        max_message_bytes: int = 16_777_216,
+        open_timeout_s: float = 20.0,
+    ) -> AbstractAsyncContextManager[WebSocket]:
+        """An open WebSocket; on exit it is closed, with 1000 if nobody closed it before.
+
+        Raises:
+            Unreachable: it could not be opened.
+        """
+
+
+class StreamFactory(Protocol):
+    """Opens TCP connections over the gateway's network settings."""
+
+    def __call__(
+        self, host: str, port: int, *, tls: bool, proxy: str | None = None, open_timeout_s: float = 20.0
+    ) -> AbstractAsyncContextManager[trio.abc.Stream]:
+        """A connected stream; closed on exit. Raises Unreachable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebRequest:
+    """What came in on a route: the body is whole and bounded; `headers` have lower-case names."""
+
+    method: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebResponse:
+    """The answer to it."""
+
+    status: int = 200
+    body: bytes = b""
+    media_type: str = "text/plain; charset=utf-8"
+
+
+RouteHandler = Callable[[WebRequest], Awaitable[WebResponse]]
+
+
+class Routes(Protocol):
+    """Where webhooks come in: on the gateway's one listener."""
+
+    def mount(
+        self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
+    ) -> AbstractAsyncContextManager[str]:
+        """Serve POST and GET `/hooks/<account>/<name>` while inside; yields that path.
+
+        The handler must know its caller by a secret before it believes anything. Exit waits for handlers that run.
+        """
+
+
+class AccountMemory(Protocol):
+    """A few values that an account keeps over restarts: at most 256 keys, of 100 characters; values of 4,096 bytes."""
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+
+    async def put(self, key: str, value: bytes | None) -> None:
+        """Keep a value, committed on return; None forgets it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """All that a platform may touch.
+
+    Args:
+        account: our id in the configuration, the `account` of every Address.
+        commands: what people may type, to be registered with services that have that.
+        routes: for webhooks.
+        memory: for what must outlive a restart and is no cursor.
+        http, websocket, tcp: the network.
+        tls: for protocols that change to TLS on an open connection.
+        clock: seconds since the epoch.
+    """
+
+    account: str
+    commands: tuple[CommandSpec, ...]
+    routes: Routes
+    memory: AccountMemory
+    http: HttpFactory
+    websocket: WebSocketFactory
+    tcp: StreamFactory
+    tls: ssl.SSLContext
+    clock: Callable[[], float]
+
+
+def setting(default: Any = ..., *, rule: Rule | None = None, about: str) -> Any:
+    """A field of a platform's configuration.
+
+    Args:
+        default: without one the key must be there.
+        rule: what it takes, from `hermes.decode`; by default what the annotation says (Secret, str, bool, int, float).
+        about: one line for `config check`, `hermes platform list` and the wizard.
+    """
+    metadata = {"rule": rule, "about": about}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformSpec(Generic[C]):
+    """What a platform is, readable without importing anything heavy or opening anything.
+
+    Args:
+        name: 1 to 32 of `[a-z0-9_-]`; the value of `platform:` in the configuration.
+        config: a frozen dataclass whose fields are made by `setting()`; the core reads it strictly.
+        capabilities: what the service can do at most.
+        secrets: fields of `config` that hold the account's identity at the service: no two accounts may share one.
+        help: one paragraph: what the service is, and where its token comes from.
+        open: enters one connection; see the module.
+        check: asks the service who we are and what is missing, without sending anything.
+        environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+    """
+
+    name: str
+    config: type[C]
+    capabilities: Capabilities
+    secrets: tuple[str, ...]
+    help: str
+    open: Callable[[C, Host], AbstractAsyncContextManager[Platform]]
+    check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)

@@ -1,0 +1,129 @@
+"""The core's Inbox: what platforms deliver is checked, judged and committed; then whoever is concerned is woken.
+
+Rows are the truth and every wake a hint, so nothing is lost where the process dies between the two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from hermes.errors import StoreUnavailable
+from hermes.events import Address, InboundEvent
+from hermes.inbound import BadEvent, check_event
+from hermes.observe.logs import get_log
+from hermes.platform import EMPTY
+from hermes.platform_config import AccountConfig
+from hermes.sessions import Sessions
+from hermes.settings import Config
+from hermes.store import Store
+from hermes.store.reception import Place
+
+log = get_log(__name__)
+
+MAX_EVENTS = 1000  # of one delivery
+SAMPLE = 300  # characters of what was set aside, for the log
+
+
+class Reception:
+    """Inboxes for accounts.
+
+    Args:
+        store: where events are committed.
+        sessions: woken for what is to be answered; None while there are none, whose sweep finds it later.
+        config: asked at each delivery: access is what it is now.
+        wake_lane: told of an address to which something is to be sent.
+        wake_commands: told that a command waits.
+
+    Attributes:
+        counts: what became of how many events, since the start.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sessions: Callable[[], Sessions | None],
+        config: Callable[[], Config],
+        *,
+        wake_lane: Callable[[Address], None],
+        wake_commands: Callable[[], None],
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._store = store
+        self._sessions = sessions
+        self._config = config
+        self._wake_lane = wake_lane
+        self._wake_commands = wake_commands
+
+    def inbox_for(self, account: str, _generation: int) -> AccountInbox:
+        """The inbox of one connection."""
+        return AccountInbox(account, self)
+
+    async def cursors_for(self, account: str) -> Mapping[str, bytes]:
+        """How far an account has read."""
+        return await self._store.inbox.cursors(account)
+
+    async def deliver(self, account: str, events: tuple[InboundEvent, ...], cursors: Mapping[str, bytes]) -> None:
+        """Commit; see `hermes.platform.Inbox`."""
+        config = self._config()
+        configured: AccountConfig | None = config.platforms.get(account)
+        if configured is None:  # removed in this very moment: its service keeps what nobody confirmed
+            raise StoreUnavailable("closed", f"{account} is not configured any more")
+        good = tuple(event for event in events if self._is_good(event, account))
+        place = Place(
+            account=account, platform=configured.spec.name, access=configured.access,
+            busy=configured.access.busy or config.sessions.busy,
+            pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
+        )  # fmt: skip
+        done = await self._store.inbox.deliver(place, good, cursors)
+        self.counts.update(done.counts)
+        if (sessions := self._sessions()) is not None:
+            sessions.delivered(done.rows)
+        for address in done.addresses:
+            self._wake_lane(address)
+        if done.commands:
+            self._wake_commands()
+
+    def left(self, event_id: str) -> None:
+        """End the turn of an attended event, or the row before it begins."""
+        if (sessions := self._sessions()) is not None:
+            sessions.left(event_id)
+
+    def _is_good(self, event: InboundEvent, account: str) -> bool:
+        try:
+            check_event(event, account)
+        except BadEvent as error:
+            self.counts["quarantined"] += 1
+            log.warning("event.quarantined", account=account, because=str(error), sample=ascii(event)[:SAMPLE])
+            return False
+        return True
+
+
+class AccountInbox:
+    """An `Inbox`; progress is noted by whoever runs `receive`."""
+
+    def __init__(self, account: str, reception: Reception) -> None:
+        self._account = account
+        self._reception = reception
+
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+        """Commit in transactions of bounded size; the cursors move with the last."""
+        for start in range(0, max(len(events), 1), MAX_EVENTS):
+            part = events[start : start + MAX_EVENTS]
+            last = start + MAX_EVENTS >= len(events)
+            await self._reception.deliver(self._account, part, cursors if last else EMPTY)
+
+    def alive(self, path: str, *, next_within_s: float) -> None:
+        """Nothing to do here: the run's own inbox keeps the promise."""
+
+    def left(self, event_id: str) -> None:
+        """Nobody waits for an attended event any more."""
+        self._reception.left(event_id)
+
+
+def pairing_text(account: str, code: str) -> str:
+    """What a stranger is told, in plain words."""
+    return (
+        f"Hello. I don't know you yet. If you own this bot, let yourself in on its machine within an hour:\n\n"
+        f"hermes pairing approve {account} {code}"
+    )

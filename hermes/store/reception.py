@@ -1,0 +1,198 @@
+"""What a messaging service brought, judged and kept in one transaction: events in their order, and how far the account has read.
+
+Each event becomes exactly one thing: nothing (counted), a code for a stranger, context of its chat, a command to be run, or a row
+of a session's mailbox. A repeat is absorbed whatever it was.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from hermes import commands
+from hermes.access import AccessPolicy, judge
+from hermes.events import Address, InboundEvent, StoredContent, event_key
+from hermes.ids import new_id
+from hermes.inbound import to_payload
+from hermes.intake import Busy, Intake, Payload, encode_payload
+from hermes.messages import user
+from hermes.session_keys import escaped, is_shared, session_key
+from hermes.store import addresses, context, cursors, inbox, outbox, pairing
+
+KEPT_FOR_MAIL_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The account that received.
+
+    Args:
+        account, platform: its id, and of which service.
+        access: who may speak there.
+        busy: what a new message does to a turn that runs.
+        merge_window_s: how long more parts of one message are waited for.
+        pairing_text: from a code to what the stranger reads.
+    """
+
+    account: str
+    platform: str
+    access: AccessPolicy
+    busy: Busy
+    pairing_text: Callable[[str], str]
+    merge_window_s: float = 1.0
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What a delivery made.
+
+    Args:
+        rows: of mailboxes, in their order.
+        commands: whether a command is to be run.
+        addresses: where something is to be sent.
+        counts: what became of how many events.
+    """
+
+    rows: list[Intake] = field(default_factory=list)
+    commands: bool = False
+    addresses: list[Address] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def deliver(
+    con: sqlite3.Connection, place: Place, events: Sequence[InboundEvent], to: Mapping[str, bytes], now: float
+) -> Delivered:
+    """Keep events and move cursors.
+
+    Args:
+        place: the account.
+        events: oldest first; each was checked by `hermes.inbound.check_event`.
+        to: cursors, by name.
+    """
+    done = Delivered()
+    for event in events:
+        done.counts[_keep(con, place, event, done, now)] += 1
+    cursors.move(con, place.account, to, now)
+    return done
+
+
+def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Delivered, now: float) -> str:
+    if event.kind == "moved":
+        done.addresses += addresses.move(con, place.account, event.address.chat, event.text, now)
+        _rename(con, place.account, event.address.chat, event.text)
+        return "moved"
+    verdict = judge(place.access, event, paired=pairing.is_allowed(con, place.account, event.sender.id))
+    if verdict.kind == "ignore":
+        return "ignored"
+    if verdict.kind == "pair":
+        return _pair(con, place, event, done, now)
+    addresses.address_is_back(con, event.address)
+    if verdict.kind == "context":
+        if event.kind == "message" and place.access.context_messages:
+            context.keep(con, _intake(place, event, named=True), place.access.context_messages, now)
+        return "context"
+    if event.kind == "edited":
+        return _edit(con, place, event)
+    command = commands.parse(event.text)
+    if event.kind == "button" and command is None:
+        return "lapsed"  # whatever asked for it has ended
+    if command is not None and not (command.name in commands.SAYS and command.arguments):
+        done.commands = _keep_command(con, place, event, now) or done.commands
+        return "command"
+    accepted = inbox.accept(con, intake := _intake(place, event), now, KEPT_FOR_MAIL_S)
+    if not accepted.fresh:
+        return "repeated"
+    done.rows.append(intake)
+    return "accepted"
+
+
+def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> Intake:
+    command = commands.parse(event.text)
+    busy = place.busy
+    if command is not None and command.name in commands.SAYS:
+        event = msgspec.structs.replace(event, text=command.arguments)
+        busy = "queue" if command.name == "queue" else "steer"
+    return Intake(
+        session_key=session_key(place.access, event),
+        session_id=new_id("sess"),
+        event_id=event.key,
+        mode="attended" if event.attended else "detached",
+        principal=f"{place.account}:{event.sender.id}",
+        source=place.platform,
+        payload=to_payload(event, named=is_shared(place.access, event) if named is None else named),
+        account=place.account,
+        chat=event.address.chat,
+        thread=event.address.thread,
+        reply=event.reply if _tied(event) else None,
+        kind=event.kind,
+        busy=busy,
+        part_of=event.album or (inbox.CONTINUES if event.continues else None),
+        merge_window_s=place.merge_window_s,
+        may_change=place.access.may_change(event.sender),
+    )
+
+
+def _tied(event: InboundEvent) -> bool:
+    """Whether the answer points to the message: where several speak, and where the service asks for it."""
+    return event.chat_kind != "dm" or (event.reply is not None and event.reply.token is not None)
+
+
+def _rename(con: sqlite3.Connection, account: str, chat: str, to: str) -> None:
+    """Let the open conversations of a chat go on under its new id."""
+    old, new = (f"{escaped(account)}:group:{escaped(each)}" for each in (chat, to))
+    for table, condition in (("sessions", "ended_at IS NULL"), ("inbox", inbox.WAITING)):
+        column = "key" if table == "sessions" else "session_key"
+        con.execute(
+            f"UPDATE OR IGNORE {table} SET {column} = ? || substr({column}, ?)"
+            f" WHERE {condition} AND ({column} = ? OR substr({column}, 1, ?) = ?)",
+            (new, len(old) + 1, old, len(old) + 1, old + ":"),
+        )
+
+
+def _pair(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Delivered, now: float) -> str:
+    if event.kind == "edited":
+        return "ignored"
+    code = pairing.offer(con, place.account, event.sender.id, now)
+    if code is None:
+        return "strangers"
+    content = StoredContent(text=place.pairing_text(code))
+    outbox.add(con, event.address, [content], reply=event.reply, source="notice", turn_id=None, now=now)
+    done.addresses.append(event.address)
+    return "paired"
+
+
+def _keep_command(con: sqlite3.Connection, place: Place, event: InboundEvent, now: float) -> bool:
+    """Keep a command to be run in its order; False for a repeat. It is in no mailbox, for it waits for nobody's turn."""
+    made = con.execute(
+        "INSERT OR IGNORE INTO inbox (account, chat, thread, reply, event_id, kind, session_key, seq, mode, source, principal,"
+        " busy, may_change, payload, accepted_at) VALUES (?, ?, ?, ?, ?, 'command', ?, 0, 'detached', ?, ?, 'queue', ?, ?, ?)",
+        (
+            place.account, event.address.chat, event.address.thread,
+            outbox.stored_reply(event.reply) if _tied(event) else None, event.key,
+            inbox.COMMAND + session_key(place.access, event), place.platform, f"{place.account}:{event.sender.id}",
+            event.sender.id in place.access.admins, encode_payload(Payload(messages=(user(event.text),))), now,
+        ),
+    ).rowcount  # fmt: skip
+    return made > 0
+
+
+def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent) -> str:
+    """A message that waits says now what its writer wants it to say; one that was read stays as it was."""
+    key = event_key(place.account, event.address.chat, "message", event.edits or "")
+    payload = to_payload(event, named=is_shared(place.access, event))
+    changed = con.execute(
+        f"UPDATE inbox SET payload = ? WHERE event_id = ? AND account = ? AND chat = ? AND kind = 'message' AND {inbox.WAITING}"
+        " AND attempts = 0 AND principal = ?",
+        (
+            encode_payload(payload),
+            key,
+            place.account,
+            event.address.chat,
+            f"{place.account}:{event.sender.id}",
+        ),
+    ).rowcount
+    return "edited" if changed else "ignored"

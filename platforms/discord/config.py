@@ -1,0 +1,50 @@
+"""The settings of a Discord account, and what the service can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes.platform import Capabilities, Secret, seconds, setting, url, whole
+
+# A message has 2,000 characters (code points) and a bot's file 10 MiB (Discord's reference, "Create Message" and
+# "Uploading Files"); typing is shown for ten seconds.
+CAPABILITIES = Capabilities(
+    dialect="discord",
+    max_text=2000,
+    unit="codepoint",
+    max_caption=2000,
+    edits=True,
+    typing_every_s=8.0,
+    reactions=True,
+    buttons=True,
+    files=10_485_760,
+    drafts=True,
+    deduplicates=True,
+    native_commands=True,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscordConfig:
+    """One Discord bot."""
+
+    token: Secret = setting(about="the bot's token, from its page at https://discord.com/developers/applications")
+    base_url: str = setting("https://discord.com/api/v10", rule=url("https", "http"), about="where the REST API begins")
+    proxy: str | None = setting(
+        None,
+        rule=url("http", "https", "socks5", "socks5h", login=True).or_null(),
+        about="a proxy for everything, as a URL",
+    )
+    message_content: bool = setting(
+        default=True, about="read what is not addressed to the bot too; needs the Message Content intent (privileged)"
+    )
+    auto_thread: bool = setting(default=True, about="answer a mention in a server's channel in a thread of its own")
+    mention_users: bool = setting(default=False, about="let a reply that names somebody notify that person")
+    compress: bool = setting(default=True, about="receive events compressed")
+    timeout_s: float = setting(30.0, rule=seconds(300), about="how long one REST request may take")
+    quiet_s: float = setting(
+        900.0, rule=seconds(86_400), about="after so long without any event the flow is checked by REST"
+    )
+    backfill_pages: int = setting(
+        250, rule=whole(0, 1000), about="pages of 100 messages that are read at most after an outage; 0 = none"
+    )

@@ -1,0 +1,89 @@
+"""How far an account has read, as the values that are committed with its events. Pure.
+
+`session`: what a connection can resume. `newest`: the newest message id of the channels heard last, for what no resume
+brings back. `missed`: not empty while messages from before the session have still to be read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from platforms.discord.protocol import Session
+
+SESSION, NEWEST, MISSED = "session", "newest", "missed"
+MAX_CHANNELS = 250  # of 16 bytes each: a cursor has at most 4,096
+_PAIR = struct.Struct(">QQ")
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    id: str
+    url: str
+    sequence: int
+
+
+_decode = msgspec.json.Decoder(_Stored).decode
+
+
+def write_session(session: Session | None) -> bytes:
+    """The value of `session`; empty for none."""
+    return b"" if session is None else msgspec.json.encode(_Stored(session.id, session.url, session.sequence))
+
+
+def read_session(value: bytes | None) -> Session | None:
+    """The session that was committed; None if there is none, or none that can be read."""
+    try:
+        stored = _decode(value or b"null")
+    except msgspec.DecodeError:
+        return None
+    return Session(id=stored.id, url=stored.url, sequence=stored.sequence)
+
+
+class Newest:
+    """The newest message id per channel, of the channels heard last.
+
+    Args:
+        value: what `write` returned.
+    """
+
+    def __init__(self, value: bytes | None = None) -> None:
+        self._ids: dict[str, int] = {}
+        data = value or b""
+        for channel, message in _PAIR.iter_unpack(data[: len(data) // _PAIR.size * _PAIR.size]):
+            self._ids[str(channel)] = message
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def note(self, channel: str, message: str) -> None:
+        """A message was seen; the channel becomes the one heard last, and the one heard least recently may go."""
+        number, heard = int(channel), int(message)
+        if number >= 1 << 64 or heard >= 1 << 64:
+            return  # no id of the service
+        before = self._ids.pop(str(number), 0)
+        self._ids[str(number)] = max(before, heard)
+        while len(self._ids) > MAX_CHANNELS:
+            del self._ids[next(iter(self._ids))]
+
+    def forget(self, channel: str) -> None:
+        """The channel is gone."""
+        self._ids.pop(channel, None)
+
+    def of(self, channel: str) -> int:
+        """The newest message seen there; 0 if none is known."""
+        return self._ids.get(channel, 0)
+
+    def channels(self) -> tuple[str, ...]:
+        """The channels, the one heard last first."""
+        return tuple(reversed(self._ids))
+
+    def write(self) -> bytes:
+        """The value of the cursor."""
+        return b"".join(_PAIR.pack(int(channel), message) for channel, message in self._ids.items())
+
+
+def values(session: Session | None, newest: Newest, also: Iterable[tuple[str, bytes]] = ()) -> Mapping[str, bytes]:
+    """The cursors to commit."""
+    return {SESSION: write_session(session), NEWEST: newest.write(), **dict(also)}

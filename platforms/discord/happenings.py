@@ -1,0 +1,146 @@
+"""Gateway events to what the core takes: decoding, finding out where a channel is, and first answers to interactions."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from hermes.errors import PlatformError
+from hermes.events import InboundEvent
+from platforms.discord.interactions import ANSWER_WITHIN_S, deferral, interaction_event
+from platforms.discord.places import Place, Places
+from platforms.discord.protocol import Event
+from platforms.discord.rest import Failed, Rest
+from platforms.discord.translate import message_event
+from platforms.discord.wire import Channel, Guild, Interaction, Message, Threads
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+MAX_DEFERRING = 32
+CHANNELS = ("CHANNEL_CREATE", "CHANNEL_UPDATE", "THREAD_CREATE", "THREAD_UPDATE")
+GONE = ("CHANNEL_DELETE", "THREAD_DELETE")
+_NOWHERE = 0  # an ordinary channel of a server
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an event came to."""
+
+    event: InboundEvent | None = None
+    message: Message | None = None
+    interaction: Interaction | None = None
+
+
+class Happenings:
+    """What is needed to understand events.
+
+    Args:
+        rest: the API.
+        account: our id in the configuration.
+        me: our user id.
+        auto_thread: answer mentions in threads of their own.
+    """
+
+    def __init__(self, rest: Rest, account: str, me: str, *, auto_thread: bool) -> None:
+        self._rest = rest
+        self._account = account
+        self._me = me
+        self._auto_thread = auto_thread
+        self._places = Places()
+        self._deferring = 0
+        self.malformed = 0
+        self.nursery: trio.Nursery | None = None  # of the connection that is open
+
+    async def translate(self, event: Event) -> Found:
+        """What an event is to the core. Raises PlatformError if the service must be asked and does not answer."""
+        if event.name in ("MESSAGE_CREATE", "MESSAGE_UPDATE"):
+            message = self._decoded(event, Message)
+            if message is None:
+                return Found()
+            edited = event.name == "MESSAGE_UPDATE"
+            return Found(await self.message(message, edited=edited), None if edited else message)
+        if event.name == "INTERACTION_CREATE":
+            interaction = self._decoded(event, Interaction)
+            return Found() if interaction is None else await self._interaction(interaction)
+        if event.name == "GUILD_CREATE":
+            guild = self._decoded(event, Guild)
+            if guild is not None:
+                self._places.note(*guild.channels, *guild.threads)
+        elif event.name == "THREAD_LIST_SYNC":
+            threads = self._decoded(event, Threads)
+            if threads is not None:
+                self._places.note(*threads.threads)
+        elif event.name in CHANNELS or event.name in GONE:
+            channel = self._decoded(event, Channel)
+            if channel is not None:
+                self._places.forget(channel.id)
+                if event.name in CHANNELS:
+                    self._places.note(channel)
+        return Found()
+
+    async def message(self, message: Message, *, edited: bool = False) -> InboundEvent | None:
+        """A message as an event, or None."""
+        if message.author.id == self._me:
+            return None
+        place = await self.place(message.channel_id, in_server=message.guild_id is not None)
+        return message_event(message, place, self._account, self._me, edited=edited, auto_thread=self._auto_thread)
+
+    async def place(self, channel: str, *, in_server: bool) -> Place:
+        """Where a channel is, asked once."""
+        known = self._places.get(channel)
+        if known is not None:
+            return known
+        try:
+            self._places.note(await self._rest.read(f"/channels/{channel}", Channel))
+        except Failed as failed:
+            if failed.status not in (403, 404):
+                raise failed.meaning from None
+        return self._places.get(channel) or Place(channel, _NOWHERE if in_server else 1)
+
+    async def _interaction(self, interaction: Interaction) -> Found:
+        if interaction.channel is not None:
+            self._places.note(interaction.channel)
+        channel = interaction.channel_id or (interaction.channel.id if interaction.channel else None)
+        if channel is None:
+            return Found()
+        place = await self.place(channel, in_server=interaction.guild_id is not None)
+        event = interaction_event(interaction, place, self._account)
+        return Found(event, None, interaction if event is not None else None)
+
+    async def defer(self, interaction: Interaction) -> None:
+        """Tell the service that an answer follows, beside what else goes on; called when the event is committed."""
+        if self.nursery is not None and self._deferring < MAX_DEFERRING:
+            self.nursery.start_soon(self._defer, interaction)
+        else:
+            await self._defer(interaction)
+
+    async def _defer(self, interaction: Interaction) -> None:
+        self._deferring += 1
+        try:
+            await self._rest.ask(
+                "POST",
+                f"/interactions/{interaction.id}/{interaction.token}/callback",
+                body=deferral(interaction),
+                token=False,
+                timeout_s=ANSWER_WITHIN_S,
+            )
+        except (Failed, PlatformError) as exc:
+            # The answer then goes as an ordinary message; a replayed interaction has long been answered.
+            log.info("an interaction could not be acknowledged: %s", exc)
+        finally:
+            self._deferring -= 1
+
+    def _decoded(self, event: Event, kind: type[T]) -> T | None:
+        """The event's data; what is not as documented is counted and left out, and nothing waits for it."""
+        try:
+            return msgspec.json.decode(event.data, type=kind)
+        except msgspec.DecodeError as exc:
+            self.malformed += 1
+            sample = bytes(event.data)[:200]
+            log.warning("%s is not as documented and was left out: %s; it begins %r", event.name, exc, sample)
+            return None

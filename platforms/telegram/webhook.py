@@ -1,0 +1,139 @@
+"""Receiving by webhook: Telegram sends each update to us, again and again, until we have answered 200 after its commit.
+
+Who knows the secret is Telegram (https://core.telegram.org/bots/api#setwebhook). It sends the updates of a chat one after the
+other. The webhook stays set when we leave: what happens meanwhile waits there for a day, and comes when we are back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import msgspec
+import trio
+
+from hermes.errors import (
+    LeaseEnded,
+    PlatformConflict,
+    PlatformRefused,
+    PlatformUnavailable,
+    SendRejected,
+    StoreUnavailable,
+)
+from hermes.platform import Host, Inbox, WebRequest, WebResponse
+from platforms.telegram.api import CALL_S, CONFLICT_S, TelegramApi
+from platforms.telegram.config import TelegramConfig
+from platforms.telegram.reading import read
+from platforms.telegram.translate import UPDATES
+from platforms.telegram.words import Me
+
+log = logging.getLogger(__name__)
+
+HEADER = "x-telegram-bot-api-secret-token"
+CHECK_S = 60.0
+AT_ONCE = 10  # connections that Telegram may open to us
+MAX_UPDATE = 1_048_576
+_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}\Z")
+_PASSES = ("resolve", "timed out", "timeout", "connection")  # of a webhook that Telegram would not have today
+
+
+@dataclass(eq=False, slots=True)
+class _Hook:
+    """What is behind the route while it is mounted."""
+
+    inbox: Inbox
+    secret: bytes
+    account: str
+    me: Me
+    taken: int = 0
+
+    async def handle(self, request: WebRequest) -> WebResponse:
+        """Commit what an update tells of, then say that it was received."""
+        if not hmac.compare_digest(request.headers.get(HEADER, "").encode(), self.secret):
+            return WebResponse(status=403, body=b"this is not for you")
+        if request.method != "POST":
+            return WebResponse(status=405)
+        try:
+            update: Any = msgspec.json.decode(request.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            log.warning("what came to the webhook is no JSON: %.200r", request.body)
+            return WebResponse()  # it would come again as it is
+        events, _ = read([update], account=self.account, me=self.me)
+        self.taken += 1
+        if not events:
+            return WebResponse()
+        try:
+            await self.inbox.deliver(*events)
+        except (StoreUnavailable, LeaseEnded):
+            return WebResponse(status=503)
+        if events[0].kind != "button":
+            return WebResponse()
+        answer = {"method": "answerCallbackQuery", "callback_query_id": events[0].id}
+        return WebResponse(body=msgspec.json.encode(answer), media_type="application/json")
+
+
+async def receive(api: TelegramApi, inbox: Inbox, *, config: TelegramConfig, host: Host, me: Me) -> NoReturn:
+    """Take updates on the gateway's listener, for ever, and ask now and then whether they reach us.
+
+    Raises:
+        PlatformRefused: the webhook cannot be as it is configured.
+        PlatformError: as `hermes.errors` says.
+    """
+    base, secret = reachable(config), secret_of(config)
+    hook = _Hook(inbox, secret.encode(), host.account, me)
+    check_s = min(CHECK_S, config.quiet_s)
+    async with host.routes.mount("updates", hook.handle, max_body_bytes=MAX_UPDATE) as path:
+        url = base + path
+        await _set(api, url, secret)
+        while True:
+            inbox.alive("webhook", next_within_s=check_s + 2 * CALL_S)
+            before = hook.taken
+            await trio.sleep(check_s)
+            _judge(await api.call("getWebhookInfo", {}), url, quiet=hook.taken == before)
+
+
+def reachable(config: TelegramConfig) -> str:
+    """Where Telegram reaches the gateway. Raises PlatformRefused if that is not configured."""
+    if config.webhook_url is None:
+        raise PlatformRefused("`mode: webhook` needs `webhook_url`: where Telegram reaches this gateway, by https")
+    return config.webhook_url.rstrip("/")
+
+
+def secret_of(config: TelegramConfig) -> str:
+    """What Telegram shows with each update: configured, or made of the token, which nobody else has."""
+    if config.webhook_secret is None:
+        return hmac.new(config.token.reveal().encode(), b"hermes: telegram webhook", hashlib.sha256).hexdigest()
+    secret = config.webhook_secret.reveal()
+    if not _SECRET.match(secret):
+        raise PlatformRefused("`webhook_secret` may have A-Z, a-z, 0-9, _ and - only")
+    return secret
+
+
+async def _set(api: TelegramApi, url: str, secret: str) -> None:
+    params = {"url": url, "secret_token": secret, "allowed_updates": UPDATES, "max_connections": AT_ONCE}
+    try:
+        await api.call("setWebhook", params)
+    except SendRejected as error:
+        if any(words in str(error).lower() for words in _PASSES):
+            raise PlatformUnavailable(f"Telegram does not take the webhook now: {error}") from None
+        raise PlatformRefused(f"Telegram does not take {url} as a webhook: {error}") from None
+
+
+def _judge(info: Any, url: str, *, quiet: bool) -> None:
+    """What `getWebhookInfo` says of the last minute.
+
+    Raises:
+        PlatformConflict: the updates go elsewhere.
+        PlatformUnavailable: updates wait and none came.
+    """
+    info = info if isinstance(info, dict) else {}
+    if info.get("url") != url:
+        raise PlatformConflict("another program has changed this bot's webhook", retry_after_s=CONFLICT_S)
+    waiting = info.get("pending_update_count")
+    if quiet and isinstance(waiting, int) and waiting > 0:
+        why = str(info.get("last_error_message") or "none came in the last minute")[:200]
+        raise PlatformUnavailable(f"{waiting} updates wait at Telegram, which cannot bring them to {url}: {why}")

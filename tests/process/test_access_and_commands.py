@@ -1,0 +1,83 @@
+"""The real process: a stranger is let in from the command line, and somebody restarts the gateway from a chat."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hermes.testing.fake_model import FakeModel, open_fake_model
+from hermes.testing.fake_telegram import TOKEN, FakeTelegram, open_fake_telegram
+from hermes.testing.fake_wire import Reply
+from hermes.testing.gateway_process import hermes, open_gateway_process, until, write_config
+
+
+def sections(telegram: FakeTelegram, model: FakeModel, **account: Any) -> dict[str, Any]:
+    return {
+        "model": {"base_url": model.base_url, "default": "m", "api_key": "k"},
+        "platforms": {"telegram": {"token": TOKEN, "base_url": telegram.base_url, "poll_timeout_s": 5, **account}},
+    }
+
+
+async def answered(telegram: FakeTelegram, chat: int, count: int) -> list[str]:
+    await until(lambda: len(telegram.texts(chat)) >= count, f"{count} messages in chat {chat}", within_s=20.0)
+    return telegram.texts(chat)
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_a_stranger_is_let_in_by_the_owner_and_shut_out_again(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
+        write_config(home, sections(telegram, model))
+        async with open_gateway_process(home) as gateway:
+            telegram.write(7, "let me in")
+            (said,) = await answered(telegram, 7, 1)
+            found = re.search(r"hermes pairing approve telegram ([A-Z2-9]{8})$", said)
+            assert found is not None
+            assert "telegram  7" in (await hermes(home, "pairing", "list")).stdout
+            wrong = await hermes(home, "pairing", "approve", "telegram", "AAAAAAAA")
+            assert (wrong.returncode, wrong.stdout) == (1, "")
+            assert "no such code" in wrong.stderr
+            approved = await hermes(home, "pairing", "approve", "telegram", found[1].lower())
+            assert (approved.returncode, approved.stdout) == (0, "7 may talk to telegram\n")
+            telegram.write(7, "hi")
+            assert (await answered(telegram, 7, 2))[1] == "hello"
+            assert (await hermes(home, "pairing", "revoke", "telegram", "7")).returncode == 0
+            listed = json.loads((await hermes(home, "pairing", "list", "--json")).stdout)
+            assert listed == {"waiting": [], "allowed": []}
+            telegram.write(7, "still there?")
+            assert "hermes pairing approve" in (await answered(telegram, 7, 3))[2]
+            assert found[1] not in gateway.log + gateway.said
+    assert (await hermes(home, "pairing", "list")).returncode == 3
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_a_restart_from_a_chat_is_one_restart_that_says_back(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
+        write_config(home, sections(telegram, model, allowed_users=["8"], admins=["7"]))
+        async with open_gateway_process(home) as gateway:
+            telegram.write(8, "/restart")
+            assert "for admins" in (await answered(telegram, 8, 1))[0]
+            first = (await gateway.status())["boot_id"]
+            telegram.write(7, "/restart")
+            said = await answered(telegram, 7, 2)
+            assert said == ["Restarting: what runs is finished first.", "I am back."]
+            second = await gateway.status()
+            assert second["boot_id"] != first
+            assert second["pid"] == gateway.pid  # the same process, executed anew
+            telegram.write(7, "hi")
+            assert (await answered(telegram, 7, 3))[2] == "hello"
+            assert await gateway.terminate() == 0
+        async with open_gateway_process(home, more={"INVOCATION_ID": "1"}) as gateway:
+            telegram.write(7, "/restart")
+            assert (await answered(telegram, 7, 4))[3].startswith("Restarting")
+            assert await gateway.process.wait() == 75
+        async with open_gateway_process(home) as gateway:
+            assert (await answered(telegram, 7, 5))[4] == "I am back."
+            telegram.write(7, "hi")
+            assert (await answered(telegram, 7, 6))[5] == "hello"
+        assert len(telegram.texts(7)) == 6
