@@ -8,6 +8,7 @@ from typing import Protocol
 
 import trio
 
+from hermes.blobs import Blobs
 from hermes.current import Current
 from hermes.errors import StoreUnavailable
 from hermes.observe.logs import get_log
@@ -35,7 +36,11 @@ class ModelParts(Protocol):
 
 @asynccontextmanager
 async def open_background(
-    current: Current, store: Store, door: ModelParts, further: tuple[Callable[[], Awaitable[None]], ...] = ()
+    current: Current,
+    store: Store,
+    door: ModelParts,
+    blobs: Blobs,
+    further: tuple[Callable[[], Awaitable[None]], ...] = (),
 ) -> AsyncIterator[None]:
     """Run the tasks that nobody waits for.
 
@@ -52,7 +57,7 @@ async def open_background(
     current.listen(configure)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(current.watch)
-        nursery.start_soon(_sweep, current, store)
+        nursery.start_soon(_sweep, current, store, blobs)
         nursery.start_soon(_warm_up, store, door)
         for task in further:
             nursery.start_soon(task)
@@ -75,7 +80,7 @@ async def _warm_up(store: Store, door: ModelParts) -> None:
             return
 
 
-async def _sweep(current: Current, store: Store) -> None:
+async def _sweep(current: Current, store: Store, blobs: Blobs) -> None:
     """Forget what retention says, batch by batch."""
     while True:
         try:
@@ -84,4 +89,7 @@ async def _sweep(current: Current, store: Store) -> None:
                 await trio.sleep(SWEEP_PAUSE_S)
         except StoreUnavailable as error:
             log.warning("store.sweep_waits", error=error)
+        now = store.clock()
+        while gone := await blobs.forget(now - current.config.retention.blobs_s, now):
+            log.debug("blobs.forgot", files=gone)
         await trio.sleep(current.config.retention.sweep_s)

@@ -24,6 +24,7 @@ LIVE_SECTIONS = frozenset(
         "shutdown",
         "session_reset",
         "delivery",
+        "media",
         "supervision",
         "logging",
         "platforms",

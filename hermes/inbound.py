@@ -11,11 +11,13 @@ import msgspec
 from hermes.events import AttachmentRef, InboundEvent
 from hermes.intake import Payload
 from hermes.messages import Message, Text
+from hermes.pictures import PICTURE_TYPES
 
 MAX_TEXT = 200_000  # characters of one message; services allow far less
 MAX_NAME = 64
 MAX_QUOTED = 500
 MAX_FILES = 32
+MAX_REF = 4096
 _FLAT = str.maketrans({"[": "(", "]": ")", "\n": " ", "\r": " ", "\t": " ", "\u2028": " ", "\u2029": " "})
 
 
@@ -61,7 +63,18 @@ def to_payload(event: InboundEvent, *, named: bool) -> Payload:
     if len(event.attachments) > MAX_FILES:
         lines.append(f"[and {len(event.attachments) - MAX_FILES} more files]")
     said = f"[{flat(event.sender.name, MAX_NAME) or 'somebody'}] {event.text}" if named else event.text
-    return Payload(messages=(Message(role="user", parts=(Text("\n".join((*lines, said)).rstrip()),)),))
+    return Payload(
+        messages=(Message(role="user", parts=(Text("\n".join((*lines, said)).rstrip()),)),),
+        attachments=tuple(each for each in event.attachments[:MAX_FILES] if len(each.ref) <= MAX_REF),
+    )
+
+
+def pictures_of(payload: Payload) -> tuple[AttachmentRef, ...]:
+    """The files of a message that are worth fetching: what its service, or their sender, says is a picture."""
+    return tuple(
+        each for each in payload.attachments
+        if each.kind == "image" or (each.kind in ("document", "sticker") and each.media_type in PICTURE_TYPES)
+    )  # fmt: skip
 
 
 def _whose(name: str) -> str:

@@ -1,6 +1,7 @@
-"""The side of the gateway that faces messaging services: accounts, delivery, commands, receiving, nested in this order.
+"""The side of the gateway that faces messaging services: accounts, delivery, fetching, commands, receiving, nested in this order.
 
-Left from the inside out: first nothing more is received, then commands end, then lanes send what they can, then accounts are left.
+Left from the inside out: first nothing more is received, then commands end, then nothing is fetched, then lanes send
+what they can, then accounts are left.
 Sessions are opened inside of all this; until they are there, and after they are gone, events are committed all the same.
 """
 
@@ -14,12 +15,14 @@ import trio
 
 from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
+from hermes.blobs import Blobs
 from hermes.commanding import GatewayView, open_commanding
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
 from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
 from hermes.errors import AccountDown
 from hermes.events import Address, StoredContent
+from hermes.fetching import open_fetching
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
@@ -101,6 +104,11 @@ class Messaging:
         """The sessions, if they are open."""
         return self._sessions
 
+    def wake_session(self, key: str) -> None:
+        """Something in this mailbox waits no more; while there are no sessions, their sweep finds it."""
+        if self._sessions is not None:
+            self._sessions.wake(key)
+
     def policy(self, account: str) -> AccessPolicy | None:
         """Who may speak at an account now; None for one that is not configured (any more)."""
         configured = self._current.config.platforms.get(account)
@@ -146,12 +154,13 @@ def plans(config: Config) -> Mapping[str, AccountPlan]:
 
 @asynccontextmanager
 async def open_messaging(
-    store: Store, current: Current, stop: Stop, hooks: Hooks, *, mode: str
+    store: Store, current: Current, stop: Stop, hooks: Hooks, blobs: Blobs, *, mode: str
 ) -> AsyncIterator[Messaging]:
     """Connect the accounts, deliver, run commands, receive.
 
     Args:
         hooks: where webhooks are mounted.
+        blobs: where pictures are kept.
         mode: an `embedded` gateway touches no row of any account.
 
     Lifetime: enter = accounts connect beside, what an earlier process left is being delivered, and events are committed.
@@ -173,6 +182,10 @@ async def open_messaging(
             flush_by=lambda: stop.within(current.config.shutdown.flush_timeout_s),
             accounts=lambda: current.config.platforms.keys(),
         ) as delivery,
+        open_fetching(
+            store, blobs, lease=connections.lease, wait_connected=connections.connected,
+            settings=lambda: current.config.media, wake_session=messaging.wake_session,
+        ) as fetcher,
         open_commanding(
             store, messaging.sessions, messaging,
             GatewayView(
@@ -184,7 +197,12 @@ async def open_messaging(
     ):  # fmt: skip
         current.listen(lambda config: connections.apply(plans(config)))
         reception = Reception(
-            store, messaging.sessions_now, current, wake_lane=delivery.wake, wake_commands=commanding.wake
+            store,
+            messaging.sessions_now,
+            current,
+            wake_lane=delivery.wake,
+            wake_commands=commanding.wake,
+            wake_fetching=fetcher.wake,
         )
         messaging.connections, messaging.delivery, messaging.reception = connections, delivery, reception
         async with connections.receiving(reception.inbox_for, reception.cursors_for):

@@ -34,6 +34,7 @@ class Reception:
         config: asked at each delivery: access is what it is now.
         wake_lane: told of an address to which something is to be sent.
         wake_commands: told that a command waits.
+        wake_fetching: told that a message waits for pictures.
 
     Attributes:
         counts: what became of how many events, since the start.
@@ -47,6 +48,7 @@ class Reception:
         *,
         wake_lane: Callable[[Address], None],
         wake_commands: Callable[[], None],
+        wake_fetching: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._store = store
@@ -54,6 +56,7 @@ class Reception:
         self._config = config
         self._wake_lane = wake_lane
         self._wake_commands = wake_commands
+        self._wake_fetching = wake_fetching
 
     def inbox_for(self, account: str, _generation: int) -> AccountInbox:
         """The inbox of one connection."""
@@ -74,6 +77,7 @@ class Reception:
             account=account, platform=configured.spec.name, access=configured.access,
             busy=configured.access.busy or config.sessions.busy,
             pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
+            fetch_s=config.media.wait_s if config.model.vision else 0.0,
         )  # fmt: skip
         done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
@@ -83,6 +87,8 @@ class Reception:
             self._wake_lane(address)
         if done.commands:
             self._wake_commands()
+        if done.pictures:
+            self._wake_fetching()
 
     def left(self, event_id: str) -> None:
         """End the turn of an attended event, or the row before it begins."""

@@ -10,6 +10,7 @@ from hermes import settings
 from hermes.decode import (
     Rule,
     choice,
+    flag,
     headers,
     host_name,
     origin,
@@ -54,6 +55,7 @@ MODEL: Final[Mapping[str, Rule]] = MappingProxyType(
         "connect_timeout_s": seconds(600),
         "max_output_bytes": whole(1024, 256 * MEBIBYTE),
         "context_tokens": whole(1024, 100_000_000).or_null(),
+        "vision": flag(),
     }
 )
 """How model clients live: the rest of `model:`."""
@@ -119,6 +121,13 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "mode": choice("none", "idle", "daily", "both"),
                 "idle_minutes": whole(1, 5_256_000),
                 "at_hour": whole(0, 23),
+            },
+        ),
+        "media": (
+            settings.MediaConfig,
+            {
+                "max_inbound_bytes": whole(1024, 20_000_000),
+                "wait_s": seconds(HOUR, zero=True),
             },
         ),
         "delivery": (

@@ -79,6 +79,7 @@ class ModelConfig:
         connect_timeout_s: TCP and TLS.
         max_output_bytes: a reply larger than this is cut and refused.
         context_tokens: the window, where known; None asks nothing.
+        vision: whether the model can see pictures; it is told of them in words otherwise.
     """
 
     primary: Endpoint = Endpoint(model="demo", api="demo", provider="demo", base_url="demo:")
@@ -93,6 +94,7 @@ class ModelConfig:
     connect_timeout_s: float = 10.0
     max_output_bytes: int = 4_194_304
     context_tokens: int | None = None
+    vision: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,19 @@ class SessionResetConfig:
     mode: Literal["none", "idle", "daily", "both"] = "none"
     idle_minutes: int = 1440
     at_hour: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaConfig:
+    """`media:`: files that people send.
+
+    Args:
+        max_inbound_bytes: a larger one is not fetched.
+        wait_s: how long a message waits for its pictures at most; 0 = none is fetched.
+    """
+
+    max_inbound_bytes: int = 20_000_000
+    wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +300,7 @@ class Config:
     terminal: TerminalConfig = TerminalConfig()
     sessions: SessionsConfig = SessionsConfig()
     session_reset: SessionResetConfig = SessionResetConfig()
+    media: MediaConfig = MediaConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     shutdown: ShutdownConfig = ShutdownConfig()

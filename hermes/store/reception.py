@@ -17,7 +17,7 @@ from hermes import commands
 from hermes.access import AccessPolicy, judge
 from hermes.events import Address, InboundEvent, StoredContent, event_key
 from hermes.ids import new_id
-from hermes.inbound import to_payload
+from hermes.inbound import pictures_of, to_payload
 from hermes.intake import Busy, Intake, Payload, encode_payload
 from hermes.messages import user
 from hermes.session_keys import escaped, is_shared, session_key
@@ -35,6 +35,7 @@ class Place:
         access: who may speak there.
         busy: what a new message does to a turn that runs.
         merge_window_s: how long more parts of one message are waited for.
+        fetch_s: how long a message waits for its pictures; 0 = none is fetched.
         pairing_text: from a code to what the stranger reads.
     """
 
@@ -44,6 +45,7 @@ class Place:
     busy: Busy
     pairing_text: Callable[[str], str]
     merge_window_s: float = 1.0
+    fetch_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -53,12 +55,14 @@ class Delivered:
     Args:
         rows: of mailboxes, in their order.
         commands: whether a command is to be run.
+        pictures: whether there is something to fetch.
         addresses: where something is to be sent.
         counts: what became of how many events.
     """
 
     rows: list[Intake] = field(default_factory=list)
     commands: bool = False
+    pictures: bool = False
     addresses: list[Address] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -96,7 +100,7 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
             context.keep(con, _intake(place, event, named=True), place.access.context_messages, now)
         return "context"
     if event.kind == "edited":
-        return _edit(con, place, event)
+        return _edit(con, place, event, done, now)
     command = commands.parse(event.text)
     if event.kind == "button" and command is None:
         return "lapsed"  # whatever asked for it has ended
@@ -107,6 +111,7 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     if not accepted.fresh:
         return "repeated"
     done.rows.append(intake)
+    done.pictures = done.pictures or intake.fetch_s > 0
     return "accepted"
 
 
@@ -116,6 +121,7 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
     if command is not None and command.name in commands.SAYS:
         event = msgspec.structs.replace(event, text=command.arguments)
         busy = "queue" if command.name == "queue" else "steer"
+    payload = to_payload(event, named=is_shared(place.access, event) if named is None else named)
     return Intake(
         session_key=session_key(place.access, event),
         session_id=new_id("sess"),
@@ -123,7 +129,7 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
         mode="attended" if event.attended else "detached",
         principal=f"{place.account}:{event.sender.id}",
         source=place.platform,
-        payload=to_payload(event, named=is_shared(place.access, event) if named is None else named),
+        payload=payload,
         account=place.account,
         chat=event.address.chat,
         thread=event.address.thread,
@@ -132,6 +138,7 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
         busy=busy,
         part_of=event.album or (inbox.CONTINUES if event.continues else None),
         merge_window_s=place.merge_window_s,
+        fetch_s=place.fetch_s if pictures_of(payload) else 0.0,
         may_change=place.access.may_change(event.sender),
     )
 
@@ -180,19 +187,22 @@ def _keep_command(con: sqlite3.Connection, place: Place, event: InboundEvent, no
     return made > 0
 
 
-def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent) -> str:
+def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Delivered, now: float) -> str:
     """A message that waits says now what its writer wants it to say; one that was read stays as it was."""
     key = event_key(place.account, event.address.chat, "message", event.edits or "")
     payload = to_payload(event, named=is_shared(place.access, event))
+    fetch_until = now + place.fetch_s if place.fetch_s and pictures_of(payload) else None
     changed = con.execute(
-        f"UPDATE inbox SET payload = ? WHERE event_id = ? AND account = ? AND chat = ? AND kind = 'message' AND {inbox.WAITING}"
-        " AND attempts = 0 AND principal = ?",
+        "UPDATE inbox SET payload = ?, fetch_until = ? WHERE event_id = ? AND account = ? AND chat = ? AND kind = 'message'"
+        f" AND {inbox.WAITING} AND attempts = 0 AND principal = ?",
         (
             encode_payload(payload),
+            fetch_until,
             key,
             place.account,
             event.address.chat,
             f"{place.account}:{event.sender.id}",
         ),
     ).rowcount
+    done.pictures = done.pictures or (changed > 0 and fetch_until is not None)
     return "edited" if changed else "ignored"
