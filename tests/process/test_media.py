@@ -1,0 +1,98 @@
+"""The real process: photos on Telegram reach the model, in one turn, also when the process is killed while they are fetched."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hermes.testing.fake_model import FakeModel, open_fake_model
+from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault, open_fake_telegram
+from hermes.testing.fake_wire import Reply
+from hermes.testing.gateway_process import hermes, open_gateway_process, until, write_config
+
+JPEG = b"\xff\xd8\xff\xe0" + os.urandom(200_000)
+
+
+def sections(telegram: FakeTelegram, model: FakeModel, **more: Any) -> dict[str, Any]:
+    return {
+        "model": {"base_url": model.base_url, "default": "m", "api_key": "k", **more},
+        "platforms": {"telegram": {
+            "token": TOKEN, "base_url": telegram.base_url, "allowed_users": ["*"], "poll_timeout_s": 5,
+        }},
+        "supervision": {"backoff_base_s": 0.05, "backoff_max_s": 0.5, "healthy_after_s": 0.2},
+        "delivery": {"backoff_base_s": 0.05, "backoff_max_s": 0.5, "sweep_s": 0.5},
+    }  # fmt: skip
+
+
+def photo(telegram: FakeTelegram, ref: str, content: bytes, **fields: Any) -> None:
+    telegram.files[ref] = (f"photos/{ref}.jpg", content)
+    sizes = [
+        {"file_id": "small", "file_unique_id": "s", "width": 90, "height": 60, "file_size": 900},
+        {"file_id": ref, "file_unique_id": "u", "width": 900, "height": 600, "file_size": 1000},
+    ]
+    telegram.write(7, photo=sizes, **fields)
+
+
+def seen(model: FakeModel) -> list[bytes]:
+    """The pictures in the last request."""
+    parts = [
+        part for each in model.requests[-1].body["messages"] if isinstance(each["content"], list)
+        for part in each["content"] if part["type"] == "image_url"
+    ]  # fmt: skip
+    heads = {part["image_url"]["url"].partition(",")[0] for part in parts}
+    assert heads <= {"data:image/jpeg;base64"}
+    return [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in parts]
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_photos_reach_the_model_and_a_model_that_cannot_see_is_told(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="I see")) as model:
+        write_config(home, sections(telegram, model))
+        async with open_gateway_process(home) as gateway:
+            photo(telegram, "one", JPEG, caption="what is this?")
+            await until(lambda: len(telegram.texts(7)) == 1, "an answer")
+            assert seen(model) == [JPEG]
+            album = [JPEG + bytes([number]) for number in range(3)]
+            for number, content in enumerate(album):
+                photo(telegram, f"album-{number}", content, media_group_id="a")
+            await until(lambda: len(telegram.texts(7)) == 2, "an answer to the album")
+            assert seen(model) == [JPEG, *album]
+            assert len(model.requests) == 2
+            photo(telegram, "liar", b"<html>" * 10)
+            await until(lambda: len(telegram.texts(7)) == 3, "an answer to the liar")
+            assert seen(model) == [JPEG, *album]
+            assert "could not be fetched: it is no JPEG" in str(model.requests[-1].body["messages"][-1])
+            write_config(home, sections(telegram, model, vision=False))
+            assert (await hermes(home, "reload")).returncode == 0
+            telegram.write(7, "and now?")
+            await until(lambda: len(telegram.texts(7)) == 4, "an answer in words")
+            assert seen(model) == []
+            assert "cannot see it" in str(model.requests[-1].body["messages"])
+            assert await gateway.terminate() == 0
+        database = b"".join(each.read_bytes() for each in home.glob("hermes.db*"))
+        assert base64.b64encode(JPEG)[:60] not in database
+        assert JPEG[4:64] not in database
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_a_photo_outlives_the_process_that_was_fetching_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="I see")) as model:
+        write_config(home, sections(telegram, model))
+        telegram.fail("file", Fault(hang=True))
+        async with open_gateway_process(home) as gateway:
+            photo(telegram, "one", JPEG, caption="what is this?")
+            await until(lambda: telegram.counts["getfile"] == 1 and not telegram.faults["file"], "a fetch that hangs")
+            await until(lambda: not telegram.updates, "the confirmation")
+            await gateway.kill()
+        async with open_gateway_process(home) as gateway:
+            await until(lambda: len(telegram.texts(7)) == 1, "an answer")
+            assert seen(model) == [JPEG]
+            assert await gateway.terminate() == 0
+        assert len(model.requests) == 1
+        assert len([each for each in (home / "blobs").rglob("*") if each.is_file() and len(each.name) == 64]) == 1
