@@ -245,7 +245,9 @@ async def test_a_fetcher_that_cannot_write_is_not_waited_for(tmp_path: Path, clo
         await bench.deliver(photo(1, "png"))
         assert (await bench.take_up()).held_s == pytest.approx(30.0, abs=0.5)
         assert await contents(bench, await bench.begun()) == [WORDS]
-        assert await bench.store.attachments.waiting(10) == []
+        assert await bench.store.database.read(lambda con: con.execute("SELECT fetch_until FROM inbox").fetchone()) == (
+            None,
+        )
 
 
 async def test_what_dies_between_the_fetch_and_the_commit_is_fetched_by_the_next(
