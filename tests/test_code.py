@@ -50,6 +50,7 @@ DOORS = {
     "openai": ("hermes/agent/",),
     "starlette": ("hermes/http/api/",),
     "httptools": ("hermes/http/listener/", "hermes/control_client.py", "hermes/testing/"),
+    "markdown_it": ("hermes/rendering/parsing.py",),
     "yaml": ("hermes/yamltree.py", "hermes/cli/"),
     "asyncio": (),
     "anyio": (),
