@@ -160,9 +160,7 @@ ALTER TABLE inbox ADD COLUMN thread TEXT;
 ALTER TABLE inbox ADD COLUMN reply BLOB;
 ALTER TABLE inbox ADD COLUMN held_until REAL;
 ALTER TABLE inbox ADD COLUMN part_of TEXT;
-ALTER TABLE inbox ADD COLUMN fetch_until REAL;
 CREATE INDEX inbox_context ON inbox (account, chat, id) WHERE state = 'context' AND turn_id IS NULL;
-CREATE INDEX inbox_unfetched ON inbox (id) WHERE state = 'pending' AND fetch_until IS NOT NULL;
 CREATE INDEX inbox_commands ON inbox (session_key, id) WHERE state = 'pending' AND kind = 'command';
 
 CREATE TABLE addresses (
@@ -224,4 +222,13 @@ CREATE TABLE pairing_codes (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (Migration("m001_core", M001), Migration("m002_platforms", M002))
+M003 = """
+ALTER TABLE inbox ADD COLUMN fetch_until REAL;
+CREATE INDEX inbox_unfetched ON inbox (id) WHERE state = 'pending' AND fetch_until IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration("m001_core", M001),
+    Migration("m002_platforms", M002),
+    Migration("m003_media", M003),
+)
