@@ -25,6 +25,7 @@ LIVE_SECTIONS = frozenset(
         "session_reset",
         "delivery",
         "media",
+        "transcription",
         "supervision",
         "logging",
         "platforms",

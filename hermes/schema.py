@@ -128,6 +128,18 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
             {
                 "max_inbound_bytes": whole(1024, 20_000_000),
                 "wait_s": seconds(HOUR, zero=True),
+                "save": flag(),
+            },
+        ),
+        "transcription": (
+            settings.TranscriptionConfig,
+            {
+                "model": word(200).or_null(),
+                "base_url": MODEL_URL.or_null(),
+                "api_key": secret().or_null(),
+                "proxy": PROXY_URL.or_null(),
+                "language": word(16).or_null(),
+                "timeout_s": seconds(HOUR),
             },
         ),
         "delivery": (

@@ -182,11 +182,33 @@ class MediaConfig:
 
     Args:
         max_inbound_bytes: a larger one is not fetched.
-        wait_s: how long a message waits for its pictures at most; 0 = none is fetched.
+        wait_s: how long a message waits for its files at most; 0 = none is fetched.
+        save: files of people who have tools with side effects are put into the workspace.
     """
 
     max_inbound_bytes: int = 20_000_000
     wait_s: float = 30.0
+    save: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptionConfig:
+    """`transcription:`: who puts speech in words.
+
+    Args:
+        model: the provider's name of the model; None = nobody does.
+        base_url: where the API begins, with its `/v1`; None = that of the primary model, with its key, proxy and headers.
+        api_key, proxy: for a `base_url` of its own.
+        language: what is spoken (ISO 639-1), where it is known.
+        timeout_s: how long one recording may take, on top of `media.wait_s`.
+    """
+
+    model: str | None = None
+    base_url: str | None = None
+    api_key: Secret | None = None
+    proxy: str | None = field(default=None, repr=False)  # may hold a user name and password
+    language: str | None = None
+    timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +323,7 @@ class Config:
     sessions: SessionsConfig = SessionsConfig()
     session_reset: SessionResetConfig = SessionResetConfig()
     media: MediaConfig = MediaConfig()
+    transcription: TranscriptionConfig = TranscriptionConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     shutdown: ShutdownConfig = ShutdownConfig()
