@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -12,6 +13,7 @@ from hermes.blobs import Blobs
 from hermes.current import Current
 from hermes.errors import StoreUnavailable
 from hermes.observe.logs import get_log
+from hermes.received import forget
 from hermes.settings import Config, ModelConfig
 from hermes.store import Store
 
@@ -92,4 +94,7 @@ async def _sweep(current: Current, store: Store, blobs: Blobs) -> None:
         now = store.clock()
         while gone := await blobs.forget(now - current.config.retention.blobs_s, now):
             log.debug("blobs.forgot", files=gone)
+        old = now - current.config.retention.blobs_s
+        while gone := await blobs.run(partial(forget, current.config.workspace, current.config.home, old)):
+            log.debug("received.forgot", files=gone)
         await trio.sleep(current.config.retention.sweep_s)

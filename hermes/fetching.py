@@ -1,6 +1,6 @@
-"""Fetching: pictures that people sent, from their service into blobs and into the message that waits for them.
+"""Fetching: files that people sent, from their service into blobs and into the message that waits for them.
 
-Rows are the truth: a message says itself until when it waits. Its pictures are fetched beside each other, within that time; what
+Rows are the truth: a message says itself until when it waits. Its files are fetched beside each other, within that time; what
 does not come is put in words. A process that dies in between leaves the row as it was, and the next one fetches again.
 """
 
@@ -13,15 +13,17 @@ from typing import Final
 
 import trio
 
+from hermes.attached import READ_BYTES, TEXT_CHARS, TEXTS_CHARS, Use
 from hermes.blobs import BlobNotWritten, Blobs, BlobTooLarge
 from hermes.delivery.lane import patiently
 from hermes.delivery.outcomes import judge, retry_after
 from hermes.errors import AccountDown, LeaseEnded, RateLimited, leaves
 from hermes.events import AttachmentRef
+from hermes.filework import FileWork, Kept, in_words
 from hermes.inbound import flat
-from hermes.messages import Image, Part, Text
+from hermes.messages import Part
 from hermes.observe.logs import get_log
-from hermes.pictures import BLOB, picture_type
+from hermes.pictures import picture_type
 from hermes.platform import Platform
 from hermes.settings import MediaConfig
 from hermes.store import Store
@@ -31,7 +33,7 @@ log = get_log(__name__)
 
 Lease = Callable[[str], AbstractAsyncContextManager[Platform]]
 
-AT_ONCE: Final = 16  # messages whose pictures are fetched at a time
+AT_ONCE: Final = 16  # messages whose files are fetched at a time
 OF_ACCOUNT: Final = 4  # of these, of one account: one that hangs holds nobody else up
 FILES_AT_ONCE: Final = 4  # of one message
 LOOK: Final = 1000  # rows of a look at what waits
@@ -67,6 +69,7 @@ class Fetcher:
         wait_connected: Callable[[str], Awaitable[None]],
         settings: Callable[[], MediaConfig],
         wake_session: Callable[[str], None],
+        work: FileWork,
     ) -> None:
         self._nursery = nursery
         self._store = store
@@ -75,6 +78,7 @@ class Fetcher:
         self._wait_connected = wait_connected
         self._settings = settings
         self._wake_session = wake_session
+        self._work = work
         self._in_hand: dict[int, str] = {}
         self._wakes = 0
         self._lot = trio.lowlevel.ParkingLot()
@@ -97,7 +101,7 @@ class Fetcher:
                     await self._lot.park()
 
     async def _fetch(self, row: int) -> None:
-        """The pictures of one message, and the transaction that adds them."""
+        """The files of one message, and the transaction that adds them."""
         try:
             found = await patiently(self._store, lambda: self._store.attachments.unfetched(row))
             if found is None:
@@ -112,52 +116,60 @@ class Fetcher:
     async def _parts(self, of: Unfetched) -> Sequence[Part]:
         left = of.until - self._store.clock()
         by = trio.current_time() + (OVERDUE_S if left <= 0 else max(left - MARGIN_S, left / 2))
-        parts: dict[int, Part] = {}
+        found: dict[int, Sequence[Part]] = {}
         slots = trio.CapacityLimiter(FILES_AT_ONCE)
+        wanted = [(each, self._work.use_of(each, of)) for each in of.files]
+        texts = max(1, sum(use == "read" for _, use in wanted))
+        share = min(TEXT_CHARS, TEXTS_CHARS // texts)
 
-        async def one(position: int, file: AttachmentRef) -> None:
-            parts[position] = in_words(file, LATE)
+        async def one(position: int, file: AttachmentRef, use: Use) -> None:
+            found[position] = [in_words(file, LATE)]
             with trio.move_on_at(by):
                 async with slots:
-                    parts[position] = await self._patient_part(of.account, file)
+                    found[position] = await self._patient_parts(of, file, use, share)
 
         async with trio.open_nursery() as nursery:
-            for position, file in enumerate(of.files):
-                nursery.start_soon(one, position, file)
-        return [parts[position] for position in range(len(of.files))]
+            for position, (file, use) in enumerate(wanted):
+                if use is not None:
+                    nursery.start_soon(one, position, file, use)
+        return [part for position in sorted(found) for part in found[position]]
 
-    async def _patient_part(self, account: str, file: AttachmentRef) -> Part:
-        """A file, fetched or in words; tried again as long as it may still come."""
+    async def _patient_parts(self, of: Unfetched, file: AttachmentRef, use: Use, share: int) -> Sequence[Part]:
+        """A file, as it is to be read or in words; tried again as long as it may still come."""
         pause = PAUSE_S
         while True:
             try:
-                return await self._part(account, file)
+                kept = await self._fetched(of, file, use)
             except _Again as again:
                 if not again.at_once:
                     await trio.sleep(max(again.after_s, pause))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
+            except _Refused as refused:
+                return [in_words(file, refused.why)]
+            else:
+                return await self._work.parts(of, file, use, kept, share)
 
-    async def _part(self, account: str, file: AttachmentRef) -> Part:
+    async def _fetched(self, of: Unfetched, file: AttachmentRef, use: Use) -> Kept:
+        """Where the bytes are now. Raises _Again, _Refused."""
         most = self._settings().max_inbound_bytes
-        larger = in_words(file, f"larger than {most / 1_000_000:g} MB")
+        if use == "read" and not self._work.saves(of):
+            most = min(most, READ_BYTES)
+        larger = _Refused(f"larger than {most / 1_000_000:g} MB")
         if file.size_bytes is not None and file.size_bytes > most:
-            return larger
+            raise larger
         try:
-            async with self._lease(account) as platform:
-                digest = await self._store_bytes(platform, file, most)
+            async with self._lease(of.account) as platform:
+                return await self._store_bytes(platform, file, most, picture=use == "see")
         except LeaseEnded:
             raise _Again(at_once=True) from None
         except AccountDown:
-            await self._connected(account)
+            await self._connected(of.account)
             raise _Again(at_once=True) from None
         except BlobTooLarge:
-            return larger
+            raise larger from None
         except BlobNotWritten as error:
-            log.warning("media.not_stored", account=account, error=error)
+            log.warning("media.not_stored", account=of.account, error=error)
             raise _Again from None
-        except _Refused as refused:
-            return in_words(file, refused.why)
-        return Image(BLOB + digest) if digest is not None else in_words(file, NO_PICTURE)
 
     async def _connected(self, account: str) -> None:
         """Wait for a connection; for one that will not come back as well, until time is up: its account may be configured again."""
@@ -166,8 +178,11 @@ class Fetcher:
         except AccountDown:
             raise _Again from None
 
-    async def _store_bytes(self, platform: Platform, file: AttachmentRef, most: int) -> str | None:
-        """The digest under which the file is kept; None for one that is no picture.
+    async def _store_bytes(self, platform: Platform, file: AttachmentRef, most: int, *, picture: bool) -> Kept:
+        """Have the file as a blob.
+
+        Args:
+            picture: nothing else is wanted.
 
         Raises:
             BlobTooLarge: it is larger than `most`.
@@ -182,7 +197,9 @@ class Fetcher:
                         await writer.write(piece)
             except Exception as error:  # noqa: BLE001  # a plugin's hook
                 raise _judged(error) from None
-            return await writer.commit() if picture_type(writer.head) is not None else None
+            if picture and picture_type(writer.head) is None:
+                raise _Refused(NO_PICTURE)
+            return Kept(await writer.commit(), writer.head, writer.size)
 
 
 class _Refused(Exception):
@@ -208,11 +225,6 @@ def _judged(error: Exception) -> Exception:
     return _Refused(flat(found.reason, MAX_WHY))
 
 
-def in_words(file: AttachmentRef, why: str) -> Text:
-    """What a model reads instead of a picture."""
-    return Text(f"\n[{file.kind}: could not be fetched: {why}]")
-
-
 def choose(rows: Iterable[tuple[int, str]], in_hand: Mapping[int, str]) -> list[tuple[int, str]]:
     """Which rows are begun now: the oldest that are not in hand, within what may be fetched at once. Pure."""
     busy, chosen = Counter(in_hand.values()), list[tuple[int, str]]()
@@ -234,6 +246,7 @@ async def open_fetching(
     wait_connected: Callable[[str], Awaitable[None]],
     settings: Callable[[], MediaConfig],
     wake_session: Callable[[str], None],
+    work: FileWork | None = None,
 ) -> AsyncIterator[Fetcher]:
     """Fetch what messages wait for.
 
@@ -241,6 +254,7 @@ async def open_fetching(
         lease: the use of an account's connection, for one file; raises AccountDown, and LeaseEnded on leaving.
         wait_connected: returns when an account may be leased; raises AccountDown if it will not, as far as is known.
         wake_session: told of a mailbox whose message waits no more.
+        work: what is made of a file; without it pictures are shown and small texts are read.
 
     Lifetime: enter = what waited in an earlier process waits anew, and is being fetched; exit = nothing is fetched any more. What
     was under way is there to be fetched by the next.
@@ -251,7 +265,8 @@ async def open_fetching(
     if taken := await store.attachments.wait_again(settings().wait_s):
         log.info("media.recovered", messages=taken)
     async with trio.open_nursery() as nursery:
-        fetcher = Fetcher(nursery, store, blobs, lease, wait_connected, settings, wake_session)
+        made_of = work if work is not None else FileWork(blobs)
+        fetcher = Fetcher(nursery, store, blobs, lease, wait_connected, settings, wake_session, made_of)
         nursery.start_soon(fetcher.run)
         try:
             yield fetcher

@@ -106,7 +106,7 @@ async def open_gateway(
         open_listener(services, current, stop, home, store, health, mode) as server,
         open_model_door(config.model) as door,
         open_builtin(config, config.surroundings.terminal_env) as tools,
-        open_messaging(store, current, stop, services.hooks, blobs, mode=mode) as messaging,
+        open_messaging(store, current, stop, services.hooks, blobs, door, mode=mode) as messaging,
         open_sessions(
             store, Agents(store, door, tools, current, health.turn_ended, messaging, blobs), lambda: current.config.sessions,
             drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), cut_by=lambda: stop.within(CUT_S),

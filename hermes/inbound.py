@@ -11,7 +11,6 @@ import msgspec
 from hermes.events import AttachmentRef, InboundEvent
 from hermes.intake import Payload
 from hermes.messages import Message, Text
-from hermes.pictures import PICTURE_TYPES
 
 MAX_TEXT = 200_000  # characters of one message; services allow far less
 MAX_NAME = 64
@@ -67,14 +66,6 @@ def to_payload(event: InboundEvent, *, named: bool) -> Payload:
         messages=(Message(role="user", parts=(Text("\n".join((*lines, said)).rstrip()),)),),
         attachments=tuple(each for each in event.attachments[:MAX_FILES] if len(each.ref) <= MAX_REF),
     )
-
-
-def pictures_of(payload: Payload) -> tuple[AttachmentRef, ...]:
-    """The files of a message that are worth fetching: what its service, or their sender, says is a picture."""
-    return tuple(
-        each for each in payload.attachments
-        if each.kind == "image" or (each.kind in ("document", "sticker") and each.media_type in PICTURE_TYPES)
-    )  # fmt: skip
 
 
 def _whose(name: str) -> str:

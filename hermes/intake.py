@@ -52,7 +52,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         builtin_tools: whether Hermes' own tools are offered.
         options: sampling and form.
         response: for `/v1/responses`.
-        attachments: the files that came with it, as their sender describes them; pictures are fetched while the row waits.
+        attachments: the files that came with it, as their sender describes them; they are fetched while the row waits.
     """
 
     messages: tuple[Message, ...]
@@ -90,7 +90,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
         busy: what to do when the session is in a turn.
         part_of: parts of one message share it: the id of an album, or `continues` for a text that is likely to go on.
         merge_window_s: how long more parts are waited for.
-        fetch_s: how long its pictures are waited for; 0 = it has none.
+        fetch_s: how long its files are waited for; 0 = none is to be fetched.
         prefix: the client's own history, which becomes the session's when the session is made by this event.
         ephemeral: the session serves this one request: nothing stays live and its rows are kept a day.
         existing: the session must exist already (404 otherwise), under `session_id` if that is given.

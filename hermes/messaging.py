@@ -10,30 +10,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import trio
 
 from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
+from hermes.agent.transcription import Recording, endpoint_of
 from hermes.blobs import Blobs
 from hermes.commanding import GatewayView, open_commanding
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
 from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
-from hermes.errors import AccountDown
+from hermes.errors import AccountDown, ModelUnavailable
 from hermes.events import Address, StoredContent
 from hermes.fetching import open_fetching
+from hermes.filework import FileWork, Hear
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
 from hermes.platform import Capabilities
-from hermes.reception import Reception
+from hermes.reception import Reception, senses
 from hermes.replies import Draw
 from hermes.sessions import Sessions
 from hermes.settings import Config
 from hermes.stopping import RESTART_CODE, Stop
 from hermes.store import Store
 from hermes.store.rows import Claim
+
+if TYPE_CHECKING:
+    from hermes.agent.model import ModelDoor
 
 DRAW_S = 0.2
 
@@ -152,15 +159,32 @@ def plans(config: Config) -> Mapping[str, AccountPlan]:
     }
 
 
+def _hearing(current: Current, door: ModelDoor) -> Hear:
+    """Puts recordings in words, as is configured at the time."""
+
+    async def hear(recording: Recording) -> str:
+        config = current.config
+        endpoint = endpoint_of(config)
+        if endpoint is None:
+            raise ModelUnavailable("no transcription model is configured")
+        chosen = config.transcription
+        return await door.transcribe(
+            replace(recording, language=chosen.language), endpoint=endpoint, timeout_s=chosen.timeout_s
+        )
+
+    return hear
+
+
 @asynccontextmanager
 async def open_messaging(
-    store: Store, current: Current, stop: Stop, hooks: Hooks, blobs: Blobs, *, mode: str
+    store: Store, current: Current, stop: Stop, hooks: Hooks, blobs: Blobs, door: ModelDoor, *, mode: str
 ) -> AsyncIterator[Messaging]:
     """Connect the accounts, deliver, run commands, receive.
 
     Args:
         hooks: where webhooks are mounted.
-        blobs: where pictures are kept.
+        blobs: where files are kept.
+        door: who puts recordings in words.
         mode: an `embedded` gateway touches no row of any account.
 
     Lifetime: enter = accounts connect beside, what an earlier process left is being delivered, and events are committed.
@@ -185,6 +209,10 @@ async def open_messaging(
         open_fetching(
             store, blobs, lease=connections.lease, wait_connected=connections.connected,
             settings=lambda: current.config.media, wake_session=messaging.wake_session,
+            work=FileWork(
+                blobs, lambda: senses(current.config), _hearing(current, door),
+                lambda: (current.config.workspace, current.config.home),
+            ),
         ) as fetcher,
         open_commanding(
             store, messaging.sessions, messaging,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from hermes.agent.transcription import endpoint_of
+from hermes.attached import Senses
 from hermes.errors import StoreUnavailable
 from hermes.events import Address, InboundEvent
 from hermes.inbound import BadEvent, check_event
@@ -34,7 +36,7 @@ class Reception:
         config: asked at each delivery: access is what it is now.
         wake_lane: told of an address to which something is to be sent.
         wake_commands: told that a command waits.
-        wake_fetching: told that a message waits for pictures.
+        wake_fetching: told that a message waits for files.
 
     Attributes:
         counts: what became of how many events, since the start.
@@ -77,7 +79,7 @@ class Reception:
             account=account, platform=configured.spec.name, access=configured.access,
             busy=configured.access.busy or config.sessions.busy,
             pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
-            fetch_s=config.media.wait_s if config.model.vision else 0.0,
+            fetch_s=config.media.wait_s, hear_s=config.transcription.timeout_s, senses=senses(config),
         )  # fmt: skip
         done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
@@ -87,7 +89,7 @@ class Reception:
             self._wake_lane(address)
         if done.commands:
             self._wake_commands()
-        if done.pictures:
+        if done.files:
             self._wake_fetching()
 
     def left(self, event_id: str) -> None:
@@ -103,6 +105,11 @@ class Reception:
             log.warning("event.quarantined", account=account, because=str(error), sample=ascii(event)[:SAMPLE])
             return False
         return True
+
+
+def senses(config: Config) -> Senses:
+    """What can be done with files that come now."""
+    return Senses(sees=config.model.vision, hears=endpoint_of(config) is not None, saves=config.media.save)
 
 
 class AccountInbox:

@@ -1,4 +1,4 @@
-"""Messages that wait for their pictures: which they are, and what was fetched for them. Plain functions inside a transaction."""
+"""Messages that wait for their files: which they are, and what was fetched for them. Plain functions inside a transaction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import msgspec
 
 from hermes.events import AttachmentRef
-from hermes.inbound import pictures_of
 from hermes.intake import decode_payload, encode_payload
 from hermes.messages import Part
 from hermes.store.tables import Tables
@@ -24,7 +23,8 @@ class Unfetched(msgspec.Struct, frozen=True, kw_only=True):
         account: whose platform fetches.
         session_key: its mailbox.
         until: how long it waits, seconds since the epoch; it may be over, while the message has to wait for another turn.
-        files: its pictures.
+        files: what came with it.
+        may_change: whether its writer was offered tools with side effects when it came.
     """
 
     row: int
@@ -32,6 +32,7 @@ class Unfetched(msgspec.Struct, frozen=True, kw_only=True):
     session_key: str
     until: float
     files: tuple[AttachmentRef, ...]
+    may_change: bool = False
 
 
 def waiting(con: sqlite3.Connection, limit: int) -> list[tuple[int, str]]:
@@ -40,7 +41,7 @@ def waiting(con: sqlite3.Connection, limit: int) -> list[tuple[int, str]]:
 
 
 def wait_again(con: sqlite3.Connection, until: float) -> int:
-    """Have what waits since before wait until a time: after a start its pictures are there to be fetched as ever."""
+    """Have what waits since before wait until a time: after a start its files are there to be fetched as ever."""
     return con.execute(
         f"UPDATE inbox SET fetch_until = ? WHERE {UNFETCHED} AND fetch_until < ?", (until, until)
     ).rowcount
@@ -49,22 +50,24 @@ def wait_again(con: sqlite3.Connection, until: float) -> int:
 def unfetched(con: sqlite3.Connection, row: int) -> Unfetched | None:
     """A row that waits; None if it does not (any more), or cannot be read."""
     found = con.execute(
-        f"SELECT account, session_key, fetch_until, payload FROM inbox WHERE id = ? AND {UNFETCHED}", (row,)
+        f"SELECT account, session_key, fetch_until, payload, may_change FROM inbox WHERE id = ? AND {UNFETCHED}", (row,)
     ).fetchone()
     if found is None:
         return None
     try:
-        files = pictures_of(decode_payload(found[3]))
+        files = decode_payload(found[3]).attachments
     except msgspec.DecodeError:  # written by another version; whoever takes it up sets it aside
         files = ()
-    return Unfetched(row=row, account=found[0], session_key=found[1], until=found[2], files=files)
+    return Unfetched(
+        row=row, account=found[0], session_key=found[1], until=found[2], files=files, may_change=bool(found[4])
+    )
 
 
 def fetched(con: sqlite3.Connection, of: Unfetched, parts: Sequence[Part]) -> bool:
     """Add to a message what was fetched for it, and let it wait no more.
 
     Returns:
-        False if it does not wait any more, or was edited meanwhile so that it has other pictures.
+        False if it does not wait any more, or was edited meanwhile so that it has other files.
     """
     found = con.execute(f"SELECT payload FROM inbox WHERE id = ? AND {UNFETCHED}", (of.row,)).fetchone()
     if found is None:
@@ -72,7 +75,7 @@ def fetched(con: sqlite3.Connection, of: Unfetched, parts: Sequence[Part]) -> bo
     body = found[0]
     if of.files:
         payload = decode_payload(body)
-        if pictures_of(payload) != of.files:
+        if payload.attachments != of.files:
             return False
         last = payload.messages[-1]
         last = msgspec.structs.replace(last, parts=(*last.parts, *parts))
@@ -82,7 +85,7 @@ def fetched(con: sqlite3.Connection, of: Unfetched, parts: Sequence[Part]) -> bo
 
 
 class AttachmentTable(Tables):
-    """Messages that wait for their pictures."""
+    """Messages that wait for their files."""
 
     async def waiting(self, limit: int) -> list[tuple[int, str]]:
         """Rows that wait, with their accounts."""

@@ -15,9 +15,10 @@ import msgspec
 
 from hermes import commands
 from hermes.access import AccessPolicy, judge
+from hermes.attached import Senses, is_sound, use_of
 from hermes.events import Address, InboundEvent, StoredContent, event_key
 from hermes.ids import new_id
-from hermes.inbound import pictures_of, to_payload
+from hermes.inbound import to_payload
 from hermes.intake import Busy, Intake, Payload, encode_payload
 from hermes.messages import user
 from hermes.session_keys import escaped, is_shared, session_key
@@ -35,7 +36,9 @@ class Place:
         access: who may speak there.
         busy: what a new message does to a turn that runs.
         merge_window_s: how long more parts of one message are waited for.
-        fetch_s: how long a message waits for its pictures; 0 = none is fetched.
+        fetch_s: how long a message waits for its files; 0 = none is fetched.
+        hear_s: how much longer for one that is to be transcribed.
+        senses: what can be done with files.
         pairing_text: from a code to what the stranger reads.
     """
 
@@ -46,6 +49,8 @@ class Place:
     pairing_text: Callable[[str], str]
     merge_window_s: float = 1.0
     fetch_s: float = 0.0
+    hear_s: float = 0.0
+    senses: Senses = field(default_factory=Senses)
 
 
 @dataclass(slots=True)
@@ -55,14 +60,14 @@ class Delivered:
     Args:
         rows: of mailboxes, in their order.
         commands: whether a command is to be run.
-        pictures: whether there is something to fetch.
+        files: whether there is something to fetch.
         addresses: where something is to be sent.
         counts: what became of how many events.
     """
 
     rows: list[Intake] = field(default_factory=list)
     commands: bool = False
-    pictures: bool = False
+    files: bool = False
     addresses: list[Address] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -111,7 +116,7 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     if not accepted.fresh:
         return "repeated"
     done.rows.append(intake)
-    done.pictures = done.pictures or intake.fetch_s > 0
+    done.files = done.files or intake.fetch_s > 0
     return "accepted"
 
 
@@ -122,6 +127,7 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
         event = msgspec.structs.replace(event, text=command.arguments)
         busy = "queue" if command.name == "queue" else "steer"
     payload = to_payload(event, named=is_shared(place.access, event) if named is None else named)
+    may_change = place.access.may_change(event.sender)
     return Intake(
         session_key=session_key(place.access, event),
         session_id=new_id("sess"),
@@ -138,9 +144,17 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
         busy=busy,
         part_of=event.album or (inbox.CONTINUES if event.continues else None),
         merge_window_s=place.merge_window_s,
-        fetch_s=place.fetch_s if pictures_of(payload) else 0.0,
-        may_change=place.access.may_change(event.sender),
+        fetch_s=_wait_s(place, payload, may_change=may_change),
+        may_change=may_change,
     )
+
+
+def _wait_s(place: Place, payload: Payload, *, may_change: bool) -> float:
+    """How long a message waits for its files; 0 if none is to be fetched."""
+    files = payload.attachments
+    if place.fetch_s <= 0 or not any(use_of(each, place.senses, may_change=may_change) for each in files):
+        return 0.0
+    return place.fetch_s + (place.hear_s if place.senses.hears and any(map(is_sound, files)) else 0.0)
 
 
 def _tied(event: InboundEvent) -> bool:
@@ -191,7 +205,8 @@ def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     """A message that waits says now what its writer wants it to say; one that was read stays as it was."""
     key = event_key(place.account, event.address.chat, "message", event.edits or "")
     payload = to_payload(event, named=is_shared(place.access, event))
-    fetch_until = now + place.fetch_s if place.fetch_s and pictures_of(payload) else None
+    wait_s = _wait_s(place, payload, may_change=place.access.may_change(event.sender))
+    fetch_until = now + wait_s if wait_s else None
     changed = con.execute(
         "UPDATE inbox SET payload = ?, fetch_until = ? WHERE event_id = ? AND account = ? AND chat = ? AND kind = 'message'"
         f" AND {inbox.WAITING} AND attempts = 0 AND principal = ?",
@@ -204,5 +219,5 @@ def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
             f"{place.account}:{event.sender.id}",
         ),
     ).rowcount
-    done.pictures = done.pictures or (changed > 0 and fetch_until is not None)
+    done.files = done.files or (changed > 0 and fetch_until is not None)
     return "edited" if changed else "ignored"

@@ -10,10 +10,13 @@ import trio
 import trio.testing
 
 from hermes.access import AccessPolicy
+from hermes.agent.transcription import Recording
+from hermes.attached import Senses
 from hermes.blobs import Blobs
 from hermes.errors import PlatformUnavailable
-from hermes.events import Address, AttachmentRef, InboundEvent, Person
+from hermes.events import Address, AttachmentKind, AttachmentRef, InboundEvent, Person
 from hermes.fetching import open_fetching
+from hermes.filework import FileWork
 from hermes.ids import new_id
 from hermes.intake import decode_payload
 from hermes.messages import Image
@@ -25,25 +28,40 @@ from hermes.testing import cancel_at_every_step
 from hermes.testing.fake_platform import FakeConnections, FakePlatform, refuses
 from hermes.testing.spine import config_for
 
+OWNER = AccessPolicy(allowed_users=frozenset({"7"}), admins=frozenset({"7"}), admin_tools=True)
+SENSES = Senses(hears=True)
 PLACE = Place(
-    account="one", platform="fake", access=AccessPolicy(allowed_users=frozenset({"7"})), busy="queue",
-    pairing_text=str, fetch_s=3600.0,
+    account="one", platform="fake", access=OWNER, busy="queue", pairing_text=str, fetch_s=3600.0, senses=SENSES,
 )  # fmt: skip
-FILES = {"a": b"\xff\xd8\xff" + bytes(300_000), "b": b"GIF89a" + bytes(10)}
+FILES = {
+    "a": b"\xff\xd8\xff" + bytes(300_000),
+    "b": b"GIF89a" + bytes(10),
+    "voice": b"OggS" + bytes(10),
+    "notes": b"milk",
+}
+KINDS: dict[str, AttachmentKind] = {"a": "image", "b": "image", "voice": "voice", "notes": "document"}
+
+
+async def hear(recording: Recording) -> str:
+    await trio.lowlevel.checkpoint()
+    return f"{len(recording.content)} bytes"
 
 
 def photos(number: int) -> InboundEvent:
-    files = tuple(AttachmentRef(kind="image", ref=ref) for ref in FILES)
+    files = tuple(AttachmentRef(kind=KINDS[ref], ref=ref) for ref in FILES)
     return InboundEvent(
         id=str(number), address=Address("one", "7"), chat_kind="dm", sender=Person("7"), attachments=files
     )
 
 
 async def pictures(store: Store) -> list[list[str]]:
-    """What the messages hold, of those that wait no more."""
+    """The pictures of the messages that wait no more; they hold the rest as well."""
     rows = await store.database.read(
         lambda con: con.execute("SELECT payload FROM inbox WHERE fetch_until IS NULL ORDER BY id").fetchall()
     )
+    for (body,) in rows:
+        assert b"10 bytes" not in body
+        assert all(each in body for each in (b"] 14 bytes", b"milk\\nEND-", b"saved in the workspace as received/"))
     return [
         [part.url for part in decode_payload(body).messages[-1].parts if isinstance(part, Image)] for (body,) in rows
     ]
@@ -64,6 +82,7 @@ async def test_at_every_step(tmp_path: Path, seed: int, full: bool, record: Call
             open_fetching(
                 store, blobs, lease=connections.lease, wait_connected=connections.wait_connected, settings=MediaConfig,
                 wake_session=lambda _: ready.set(),
+                work=FileWork(blobs, lambda: SENSES, hear, lambda: (tmp_path / "workspace", tmp_path)),
             ) as fetcher,
         ):  # fmt: skip
             if number is not None:
@@ -76,7 +95,7 @@ async def test_at_every_step(tmp_path: Path, seed: int, full: bool, record: Call
                 await trio.sleep(0.005)
             found = await pictures(store)
             assert len(found) >= len(committed)
-            assert all(len(each) == len(FILES) and all(url.startswith(BLOB) for url in each) for each in found), found
+            assert all(len(each) == 2 and all(url.startswith(BLOB) for url in each) for each in found), found
 
     async def scenario() -> None:
         nonlocal life
@@ -95,11 +114,13 @@ async def test_at_every_step(tmp_path: Path, seed: int, full: bool, record: Call
         check=check,
         ways=("cancel", "deadline") if full else ("cancel",),
         seeds=(seed,),
-        limit=400 if full else 120,
+        limit=400 if full else 60,
     )
-    record("Cancellation matrix", "fetching pictures", steps=report.steps, endings=report.runs)
+    record("Cancellation matrix", "fetching files", steps=report.steps, endings=report.runs)
     assert len(committed) > report.runs / 4
     assert len([each for each in (tmp_path / "blobs").rglob("*") if each.is_file()]) == len(FILES)
+    saved = [each for each in (tmp_path / "workspace").rglob("*") if each.is_file()]
+    assert sorted(each.read_bytes() for each in saved) == sorted(FILES.values())
 
 
 async def test_an_outage_is_cancelled_as_it_waits(tmp_path: Path) -> None:

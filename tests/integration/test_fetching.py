@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import trio
 from trio.testing import MockClock
 
 from hermes.access import AccessPolicy
+from hermes.agent.transcription import Recording
+from hermes.attached import Senses
 from hermes.blobs import Blobs
-from hermes.errors import PlatformUnavailable, RateLimited, SendRejected
+from hermes.errors import ModelRefused, ModelUnavailable, PlatformUnavailable, RateLimited, SendRejected
 from hermes.events import Address, AttachmentRef, InboundEvent, Person
 from hermes.fetching import AT_ONCE, LATE, NO_PICTURE, OF_ACCOUNT, choose, open_fetching
+from hermes.filework import FileWork
 from hermes.ids import new_id
 from hermes.messages import Image, Message, Text
 from hermes.settings import MediaConfig
@@ -33,6 +37,8 @@ JPEG = b"\xff\xd8\xff\xe0" + os.urandom(300_000)
 KEY = "one:dm:7"
 EPOCH = 1_000_000_000.0
 POLICY = AccessPolicy(allowed_users=frozenset({"7"}))
+OWNER = AccessPolicy(allowed_users=frozenset({"7"}), admins=frozenset({"7"}), admin_tools=True)
+OGG = b"OggS\0\2" + bytes(1000)
 
 
 @pytest.fixture
@@ -53,12 +59,31 @@ class Bench:
         self.store, self.blobs, self.connections, self.media = store, blobs, connections, media
         self.woken: list[tuple[float, str]] = []
         self.one = connections.platforms["one"]
+        self.policy, self.senses, self.heard = POLICY, Senses(), list[Recording]()
+        self.hears: list[str | Exception | trio.Event] = []
 
     async def deliver(self, *events: InboundEvent, busy: Any = "interrupt") -> bool:
         place = Place(
-            account="one", platform="fake", access=POLICY, busy=busy, pairing_text=str, fetch_s=self.media.wait_s
+            account="one",
+            platform="fake",
+            access=self.policy,
+            busy=busy,
+            pairing_text=str,
+            fetch_s=self.media.wait_s,
+            hear_s=20.0,
+            senses=self.senses,
         )
-        return (await self.store.inbox.deliver(place, events, {})).pictures
+        return (await self.store.inbox.deliver(place, events, {})).files
+
+    async def hear(self, recording: Recording) -> str:
+        self.heard.append(recording)
+        step = self.hears.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, trio.Event):
+            await step.wait()
+            return "late words"
+        return step
 
     async def take_up(self) -> Next:
         return await self.store.turns.take_up(KEY, new_id("turn"), frozenset(), remembers=False)
@@ -79,7 +104,7 @@ async def opened(
 ) -> AsyncIterator[Bench]:
     settings = replace(MediaConfig(), **media)
     platform = platform if platform is not None else FakePlatform()
-    platform.files |= {"png": PNG, "jpeg": JPEG, "page": b"<html>" * 100, "huge": PNG * 4}
+    platform.files |= {"png": PNG, "jpeg": JPEG, "page": b"<html>" * 100, "ogg": OGG, "huge": PNG * 4}
     stores: list[Store] = []
     with Hold(clock, lambda: not stores or stores[0].database.in_flight > 0):
         try:
@@ -95,6 +120,9 @@ async def opened(
                         store, bench.blobs, lease=bench.connections.lease,
                         wait_connected=bench.connections.wait_connected, settings=lambda: settings,
                         wake_session=lambda key: bench.woken.append((trio.current_time(), key)),
+                        work=FileWork(
+                            bench.blobs, lambda: bench.senses, bench.hear, lambda: (home / "workspace", home)
+                        ),
                     ) as fetcher:  # fmt: skip
                         original = bench.deliver
 
@@ -290,6 +318,81 @@ async def test_what_steers_waits_for_its_picture(tmp_path: Path, clock: MockCloc
             await trio.sleep(0.1)
             messages = await bench.store.turns.steer(claim)
         assert await contents(bench, messages) == [WORDS, PNG]
+
+
+def file(kind: Any, ref: str, **claims: Any) -> AttachmentRef:
+    return AttachmentRef(kind=kind, ref=ref, **claims)
+
+
+async def test_a_small_text_is_read_and_what_is_none_is_said_to_be_none(tmp_path: Path, clock: MockClock) -> None:
+    async with opened(tmp_path, clock) as bench:
+        bench.one.files |= {"notes": "one\ntwo ü".encode(), "pdf": b"%PDF\xe2\0", "long": b"x" * 70_000}
+        files = (
+            file("document", "notes", name="notes]\n.txt"), file("document", "pdf"), file("document", "png"),
+            file("document", "long", name="long.txt", media_type="text/plain"), file("video", "png"),
+        )  # fmt: skip
+        await bench.deliver(photo(1, files=files))
+        words, notes, pdf, png, long = await contents(bench, await bench.begun())
+        assert "look" in str(words)
+        digest = sha256(bench.one.files["notes"]).hexdigest()[:16]
+        assert notes == f"\n[content of notes) .txt, until the line END-{digest}]\none\ntwo ü\nEND-{digest}"
+        assert pdf == "\n[document: it is no text, and cannot be read]"
+        assert png == PNG  # whatever it was called
+        assert "the first 50,000 of 70,000 characters" in str(long)
+        assert bench.one.fetched.count("png") == 1
+        assert not (tmp_path / "workspace").exists()
+
+
+async def test_what_somebody_with_tools_sends_is_put_where_the_tools_work(tmp_path: Path, clock: MockClock) -> None:
+    async with opened(tmp_path, clock) as bench:
+        bench.policy = OWNER
+        bench.one.files |= {"pdf": b"%PDF\xe2\0", "clip": b"\0\0\0 ftypisom"}
+        files = (
+            file("document", "pdf", name="../report.pdf", media_type="application/pdf"), file("video", "clip"),
+            file("image", "png"), file("voice", "ogg"),
+        )  # fmt: skip
+        await bench.deliver(photo(1, files=files))
+        _, pdf, clip, picture, its_copy, voice = await contents(bench, await bench.begun())
+        digest = sha256(b"%PDF\xe2\0").hexdigest()[:16]
+        assert pdf == f"\n[document saved in the workspace as received/{digest}/report.pdf]"
+        assert picture == PNG
+        for words, ref in ((pdf, "pdf"), (clip, "clip"), (its_copy, "png"), (voice, "ogg")):
+            path = str(words).rpartition(" ")[2].rstrip("]")
+            assert (tmp_path / "workspace" / path).read_bytes() == bench.one.files[ref]
+        bench.senses = Senses(saves=False)
+        bench.one.fetched.clear()
+        assert not await bench.deliver(photo(2, files=files[:2]))
+        assert bench.one.fetched == []
+
+
+async def test_a_voice_message_is_put_in_words(tmp_path: Path, clock: MockClock) -> None:
+    async with opened(tmp_path, clock) as bench:
+        bench.senses, bench.hears = Senses(hears=True), ["what was said", ""]
+        await bench.deliver(photo(1, files=(file("voice", "ogg"),), text=""))
+        assert (await contents(bench, await bench.begun()))[1] == "\n[voice, transcribed:] what was said"
+        assert [(each.name, each.media_type, each.content) for each in bench.heard] == [("voice.ogg", "audio/ogg", OGG)]
+        await bench.deliver(photo(2, files=(file("audio", "ogg"),), text=""))
+        assert (await contents(bench, await bench.begun()))[1] == "\n[audio: nothing was said in it]"
+        await bench.deliver(photo(3, files=(file("voice", "page"),), text=""))
+        assert "no recording of a kind that is known" in str((await contents(bench, await bench.begun()))[1])
+        assert len(bench.heard) == 2
+
+
+async def test_a_transcription_that_fails_or_hangs_is_words_in_time(tmp_path: Path, clock: MockClock) -> None:
+    async with opened(tmp_path, clock) as bench:
+        bench.senses = Senses(hears=True)
+        bench.hears = [ModelRefused("no"), ModelUnavailable("away"), trio.Event()]
+        found = []
+        for number in range(3):
+            began = trio.current_time()
+            await bench.deliver(photo(number, files=(file("voice", "ogg"),), text=""))
+            found.append(((await contents(bench, await bench.begun()))[1], trio.current_time() - began))
+        assert [words for words, _ in found] == [
+            "\n[voice: could not be transcribed: it was refused]",
+            "\n[voice: could not be transcribed: it did not work in time]",
+            f"\n[voice: could not be fetched: {LATE}]",
+        ]
+        assert 48.5 < found[2][1] <= 50.5  # media.wait_s and the transcription's own time
 
 
 def test_no_account_takes_all_the_places() -> None:

@@ -1,4 +1,4 @@
-"""The real process: photos on Telegram reach the model, in one turn, also when the process is killed while they are fetched."""
+"""The real process: what people send on Telegram and Discord reaches the model, also when the process is killed while it comes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hermes.testing.fake_model import FakeModel, open_fake_model
+from hermes.testing.fake_discord import FakeDiscord, open_fake_discord
+from hermes.testing.fake_model import FakeModel, Status, open_fake_model
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault, open_fake_telegram
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import hermes, open_gateway_process, until, write_config
@@ -96,3 +97,90 @@ async def test_a_photo_outlives_the_process_that_was_fetching_it(tmp_path: Path)
             assert await gateway.terminate() == 0
         assert len(model.requests) == 1
         assert len([each for each in (home / "blobs").rglob("*") if each.is_file() and len(each.name) == 64]) == 1
+
+
+OGG = b"OggS\0\2" + os.urandom(9_000)
+PDF = b"%PDF-1.7\n\0" + os.urandom(5_000)
+
+
+def document(telegram: FakeTelegram, ref: str, name: str, content: bytes, **fields: Any) -> None:
+    telegram.files[ref] = (f"documents/{ref}", content)
+    telegram.write(
+        7, document={"file_id": ref, "file_unique_id": ref, "file_name": name, "file_size": len(content)}, **fields
+    )
+
+
+def last(model: FakeModel) -> str:
+    """The words of the last message in the last request."""
+    content = model.requests[-1].body["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_documents_and_voice_messages_reach_the_model_as_words(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="I see")) as model:
+        configured = sections(telegram, model)
+        configured["platforms"]["telegram"] |= {"admins": ["7"], "admin_tools": True}
+        write_config(home, configured)
+        telegram.files["v"] = ("voice/v.oga", OGG)
+        voice = {"file_id": "v", "file_unique_id": "v", "duration": 3, "mime_type": "audio/ogg", "file_size": len(OGG)}
+        async with open_gateway_process(home) as gateway:
+            document(telegram, "notes", "notes.txt", b"buy milk\n", caption="what is in it?")
+            await until(lambda: len(telegram.texts(7)) == 1, "an answer")
+            assert "what is in it?\n[content of notes.txt, until the line END-" in last(model)
+            assert "buy milk" in last(model)
+            document(telegram, "pdf", "../../report.pdf", PDF, caption="and this")
+            await until(lambda: len(telegram.texts(7)) == 2, "an answer to the PDF")
+            path = last(model).rpartition("saved in the workspace as ")[2].rstrip("]")
+            assert path.startswith("received/")
+            assert (home / "workspace" / path).read_bytes() == PDF
+            telegram.write(7, voice=voice)
+            await until(lambda: len(telegram.texts(7)) == 3, "an answer to the voice message")
+            assert "[voice, audio/ogg, 9,006 bytes]" in last(model)
+            assert not model.heard
+            write_config(home, configured | {"transcription": {"model": "whisper-1", "language": "en"}})
+            assert (await hermes(home, "reload")).returncode == 0
+            telegram.write(7, voice=voice)
+            await until(lambda: len(telegram.texts(7)) == 4, "an answer to what was said")
+            assert "[voice, transcribed:] so it was said" in last(model)
+            assert model.heard[0].body["file"] == ("voice.ogg", "audio/ogg", OGG)
+            model.hearing.append(Status(code=400))
+            telegram.write(7, voice=voice)
+            await until(lambda: len(telegram.texts(7)) == 5, "an answer to what was not heard")
+            assert "[voice: could not be transcribed: it was refused]" in last(model)
+            assert await gateway.terminate() == 0
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_files_on_discord_reach_the_model(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_discord() as discord, open_fake_model(default=Reply(text="I see")) as model:
+        configured = {
+            "model": {"base_url": model.base_url, "default": "m", "api_key": "k"},
+            "platforms": {"discord": {"token": discord.token, "base_url": discord.base_url, "allowed_users": ["*"]}},
+            "transcription": {"model": "whisper-1"},
+        }
+        write_config(home, configured)
+        async with open_gateway_process(home) as gateway:
+            await until(lambda: discord.gateway.sessions, "a session")
+            files = [
+                attached(discord, "a.jpg", JPEG, "image/jpeg"), attached(discord, "n.md", b"# milk", "text/markdown"),
+                attached(discord, "voice.ogg", OGG, "audio/ogg"),
+            ]  # fmt: skip
+            discord.say("all of it", attachments=files)
+            await until(lambda: discord.shown(), "an answer")
+            assert seen(model) == [JPEG]
+            words = str(model.requests[-1].body["messages"][-1])
+            assert "# milk" in words
+            assert "[audio, transcribed:] so it was said" in words
+            assert await gateway.terminate() == 0
+
+
+def attached(discord: FakeDiscord, name: str, content: bytes, media_type: str) -> dict[str, Any]:
+    id_ = discord.snowflake()
+    discord.files[f"{id_}/{name}"] = content
+    url = f"http://127.0.0.1:{discord.port}/attachments/{id_}/{name}"
+    return {
+        "id": id_, "filename": name, "size": len(content), "url": url, "proxy_url": url, "content_type": media_type
+    }  # fmt: skip
