@@ -74,10 +74,13 @@ class Agents:
         self._on_end = on_end
         self._door = door
         self._config = config
-        self._tools: Mapping[bool, Mapping[str, Tool]] = MappingProxyType(
+        self._tools: Mapping[tuple[bool, bool], Mapping[str, Tool]] = MappingProxyType(
             {
-                may: MappingProxyType({tool.name: tool for tool in resolve(tools, may_change=may)})
+                (may, chat): MappingProxyType(
+                    {tool.name: tool for tool in resolve(tools, may_change=may, in_chat=chat)}
+                )
                 for may in (False, True)
+                for chat in (False, True)
             }
         )
 
@@ -139,7 +142,7 @@ class Agents:
         row = claim.rows[-1]
         payload = row.payload
         client_tools = {tool.name: client_definition(tool) for tool in payload.tools}
-        offered = self._tools[row.may_change] if payload.builtin_tools else {}
+        offered = self._tools[row.may_change, row.address is not None] if payload.builtin_tools else {}
         ours = {name: tool for name, tool in offered.items() if name not in client_tools}
         return LoopSettings(
             context=_context(claim, row, config),
@@ -171,6 +174,7 @@ def _context(claim: Claim, row: InboxRow, config: Config) -> TurnContext:
         source=row.source,
         workspace=config.workspace,
         may_change=row.may_change,
+        address=row.address,
     )
 
 

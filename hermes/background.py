@@ -92,7 +92,8 @@ async def _sweep(current: Current, store: Store, blobs: Blobs) -> None:
         except StoreUnavailable as error:
             log.warning("store.sweep_waits", error=error)
         now = store.clock()
-        while gone := await blobs.forget(now - current.config.retention.blobs_s, now):
+        kept_s = max(current.config.retention.blobs_s, current.config.delivery.expire_s)  # for what waits to be sent
+        while gone := await blobs.forget(now - kept_s, now):
             log.debug("blobs.forgot", files=gone)
         old = now - current.config.retention.blobs_s
         while gone := await blobs.run(partial(forget, current.config.workspace, current.config.home, old)):

@@ -32,6 +32,7 @@ from hermes.settings import Config
 from hermes.stopping import Stop, StoppedInStart, open_signals
 from hermes.store import open_store
 from hermes.tools import open_builtin
+from hermes.toolset import combine
 
 log = get_log(__name__)
 
@@ -108,7 +109,9 @@ async def open_gateway(
         open_builtin(config, config.surroundings.terminal_env) as tools,
         open_messaging(store, current, stop, services.hooks, blobs, door, mode=mode) as messaging,
         open_sessions(
-            store, Agents(store, door, tools, current, health.turn_ended, messaging, blobs), lambda: current.config.sessions,
+            store,
+            Agents(store, door, combine(tools, messaging.tools()), current, health.turn_ended, messaging, blobs),
+            lambda: current.config.sessions,
             drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), cut_by=lambda: stop.within(CUT_S),
             sweeps=mode == "gateway",
         ) as sessions,

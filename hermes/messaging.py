@@ -23,13 +23,14 @@ from hermes.commanding import GatewayView, open_commanding
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
 from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
-from hermes.errors import AccountDown, ModelUnavailable
+from hermes.errors import AccountDown, ModelUnavailable, StoreUnavailable, ToolError
 from hermes.events import Address, StoredContent
 from hermes.fetching import open_fetching
 from hermes.filework import FileWork, Hear
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
+from hermes.outgoing import Outgoing, find_in
 from hermes.platform import Capabilities
 from hermes.reception import Reception, senses
 from hermes.replies import Draw
@@ -38,6 +39,8 @@ from hermes.settings import Config
 from hermes.stopping import RESTART_CODE, Stop
 from hermes.store import Store
 from hermes.store.rows import Claim
+from hermes.tools.sending import sending_tools
+from hermes.toolset import Tool
 
 if TYPE_CHECKING:
     from hermes.agent.model import ModelDoor
@@ -51,12 +54,14 @@ class Messaging:
     Attributes:
         connections, delivery: None in a gateway that has no accounts by its mode.
         reception: what was received.
+        outgoing: sends files.
     """
 
     def __init__(self, current: Current) -> None:
         self.connections: Connections | None = None
         self.delivery: Delivery | None = None
         self.reception: Reception | None = None
+        self.outgoing: Outgoing | None = None
         self._current = current
         self._sessions: Sessions | None = None
         self._there = trio.Event()
@@ -115,6 +120,20 @@ class Messaging:
         """Something in this mailbox waits no more; while there are no sessions, their sweep finds it."""
         if self._sessions is not None:
             self._sessions.wake(key)
+
+    def tools(self) -> tuple[Tool, ...]:
+        """What conversations on messaging services are offered beside everything else."""
+        if self.outgoing is None or "sending" not in self._current.config.agent.tools:
+            return ()
+        return sending_tools(self._send_file)
+
+    async def _send_file(self, to: Address, path: str, caption: str) -> str:
+        assert self.outgoing is not None
+        try:
+            file, _ = await self.outgoing.send_one(to, path, caption)
+        except (AccountDown, StoreUnavailable) as error:
+            raise ToolError(f"it cannot be sent now: {error}") from None
+        return f"{file.name}, {file.size_bytes:,} bytes: sent; it arrives in its turn, also after an outage"
 
     def policy(self, account: str) -> AccessPolicy | None:
         """Who may speak at an account now; None for one that is not configured (any more)."""
@@ -204,7 +223,7 @@ async def open_messaging(
             store, lease=connections.lease, wait_connected=connections.connected, capabilities=messaging.capabilities,
             settings=lambda: current.config.delivery, render=render_parts,
             flush_by=lambda: stop.within(current.config.shutdown.flush_timeout_s),
-            accounts=lambda: current.config.platforms.keys(),
+            accounts=lambda: current.config.platforms.keys(), find_file=find_in(blobs),
         ) as delivery,
         open_fetching(
             store, blobs, lease=connections.lease, wait_connected=connections.connected,
@@ -233,5 +252,6 @@ async def open_messaging(
             wake_fetching=fetcher.wake,
         )
         messaging.connections, messaging.delivery, messaging.reception = connections, delivery, reception
+        messaging.outgoing = Outgoing(blobs, delivery, current, messaging.capabilities, render_parts)
         async with connections.receiving(reception.inbox_for, reception.cursors_for):
             yield messaging

@@ -11,6 +11,7 @@ from hermes.decode import (
     Rule,
     choice,
     flag,
+    folder,
     headers,
     host_name,
     origin,
@@ -129,6 +130,8 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "max_inbound_bytes": whole(1024, 20_000_000),
                 "wait_s": seconds(HOUR, zero=True),
                 "save": flag(),
+                "max_outbound_bytes": whole(1024, 2_000_000_000),
+                "send_from": texts(folder(), 64),
             },
         ),
         "transcription": (

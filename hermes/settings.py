@@ -115,7 +115,7 @@ class HttpConfig:
     keepalive_s: float = 15.0
 
 
-TOOLSETS = ("terminal", "files")  # the built-in ones
+TOOLSETS = ("terminal", "files", "sending")  # the built-in ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,17 +178,21 @@ class SessionResetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaConfig:
-    """`media:`: files that people send.
+    """`media:`: files that people send, and that are sent to them.
 
     Args:
         max_inbound_bytes: a larger one is not fetched.
         wait_s: how long a message waits for its files at most; 0 = none is fetched.
         save: files of people who have tools with side effects are put into the workspace.
+        max_outbound_bytes: a larger one is not sent; a service may allow less.
+        send_from: folders, beside the workspace, that files may be sent from.
     """
 
     max_inbound_bytes: int = 20_000_000
     wait_s: float = 30.0
     save: bool = True
+    max_outbound_bytes: int = 50_000_000
+    send_from: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

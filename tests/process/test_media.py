@@ -184,3 +184,69 @@ def attached(discord: FakeDiscord, name: str, content: bytes, media_type: str) -
     return {
         "id": id_, "filename": name, "size": len(content), "url": url, "proxy_url": url, "content_type": media_type
     }  # fmt: skip
+
+
+@pytest.mark.wall_clock_s(90)
+async def test_files_go_out_by_a_tool_call_and_by_hand_and_outlive_a_kill(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="done")) as model:
+        write_config(home, sections(telegram, model))
+        async with open_gateway_process(home) as gateway:
+            (home / "workspace" / "chart.jpg").write_bytes(JPEG)
+            model.script(
+                Reply(text="here", calls=[("send_file", '{"path": "chart.jpg", "caption": "the *chart*"}')]),
+                Reply(text="done"),
+                Reply(calls=[("send_file", '{"path": "../config.yaml"}')]),
+            )
+            telegram.write(7, "the chart, please")
+            await until(lambda: "done" in telegram.texts(7), "an answer")
+            await until(lambda: len(uploads(telegram)) == 1, "the chart")
+            assert uploads(telegram) == [("chart.jpg", JPEG, "the chart")]
+            telegram.write(7, "and the configuration")
+            await until(lambda: telegram.texts(7).count("done") == 2, "another answer")
+            assert "outside the workspace" in str(model.requests[-1].body["messages"][-1])
+            assert "send_file" in str(model.requests[-1].body["tools"])
+            assert (await gateway.chat("hi")).status_code == 200
+            assert "send_file" not in str(model.requests[-1].body.get("tools"))
+            report = tmp_path / "report.pdf"
+            report.write_bytes(PDF)
+            telegram.fail("sendDocument", Fault(hang=True))
+            sent = await hermes(home, "send", "--to", "telegram:7", "the report", "--file", str(report))
+            assert sent.returncode == 0, sent.stderr
+            report.write_bytes(b"another")
+            await until(lambda: telegram.counts["senddocument"] == 1, "an attempt")
+            await gateway.kill()
+        report.unlink()
+        async with open_gateway_process(home) as gateway:
+            await until(lambda: len(uploads(telegram)) == 2, "the report")
+            name, content, caption = uploads(telegram)[1]
+            assert (name, content) == ("report.pdf", PDF)
+            assert caption == "(may be a duplicate)\nthe report"
+            refused = await hermes(home, "send", "--to", "telegram:7", "--file", str(home / "config.yaml"))
+            assert refused.returncode == 1
+            assert "out of reach" in refused.stderr
+            assert await gateway.terminate() == 0
+        assert len(uploads(telegram)) == 2
+
+
+def uploads(telegram: FakeTelegram) -> list[tuple[str, bytes, str]]:
+    """Files that are shown: name, bytes, caption."""
+    return [(*each.file, each.text) for each in telegram.shown.values() if each.file is not None]
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_a_file_goes_out_on_discord(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_discord() as discord, open_fake_model(default=Reply(text="done")) as model:
+        accounts = {"discord": {"token": discord.token, "base_url": discord.base_url, "allowed_users": ["*"]}}
+        write_config(
+            home, {"model": {"base_url": model.base_url, "default": "m", "api_key": "k"}, "platforms": accounts}
+        )
+        async with open_gateway_process(home) as gateway:
+            (home / "workspace" / "notes.md").write_bytes(b"# milk")
+            model.script(Reply(calls=[("send_file", '{"path": "notes.md", "caption": "notes"}')]), Reply(text="done"))
+            await until(lambda: discord.gateway.sessions, "a session")
+            discord.say("the notes, please")
+            await until(lambda: sorted(discord.shown()) == ["done", "notes"], "answer and file")
+            assert b"# milk" in discord.files.values()
+            assert await gateway.terminate() == 0
