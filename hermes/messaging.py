@@ -22,7 +22,7 @@ from hermes.blobs import Blobs
 from hermes.commanding import GatewayView, open_commanding
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
-from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
+from hermes.delivery import MARK_ROOM, Delivery, open_delivery
 from hermes.errors import AccountDown, ModelUnavailable, StoreUnavailable, ToolError
 from hermes.events import Address, StoredContent
 from hermes.fetching import open_fetching
@@ -44,8 +44,6 @@ from hermes.toolset import Tool
 
 if TYPE_CHECKING:
     from hermes.agent.model import ModelDoor
-
-DRAW_S = 0.2
 
 
 class Messaging:
@@ -88,10 +86,11 @@ class Messaging:
             return
         old = row.turn_id if claim.resumed else None
         async with (
-            self.delivery.open_typing(row.address),
             self.delivery.open_live(row.address, reply=row.reply, turn_id=claim.turn_id, resumes=old) as live,
+            self.delivery.open_typing(row.address),  # ends first: a request that hangs does not keep it
+            self.delivery.open_progress(live) as progress,
         ):
-            yield _Drawing(live)
+            yield progress
 
     def capabilities(self, account: str) -> Capabilities:
         """What an account's service can do, connected or not. Raises AccountDown for one that is not configured."""
@@ -147,20 +146,6 @@ class Messaging:
     def counts(self) -> Counter[str]:
         """What became of how many events since the start."""
         return self.reception.counts if self.reception is not None else Counter()
-
-
-class _Drawing:
-    """Hands on what a reply is so far, now and then: joining it for each token would cost more than the tokens."""
-
-    def __init__(self, live: LiveReply) -> None:
-        self._live = live
-        self._next = trio.current_time()
-
-    def __call__(self, pieces: Sequence[str]) -> None:
-        now = trio.current_time()
-        if now >= self._next:
-            self._next = now + DRAW_S
-            self._live.update("".join(pieces))
 
 
 def render_parts(markdown: str, can: Capabilities) -> tuple[StoredContent, ...]:

@@ -150,6 +150,9 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
             {
                 "ambiguous": choice("resend_marked", "hold"),
                 "edit_interval_s": seconds(HOUR),
+                "progress": choice("off", "line"),
+                "progress_after_s": seconds(DAY),
+                "progress_every_s": seconds(DAY),
                 "expire_s": seconds(YEAR),
                 "backoff_base_s": seconds(HOUR),
                 "backoff_max_s": seconds(DAY),

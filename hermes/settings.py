@@ -221,6 +221,9 @@ class DeliveryConfig:
 
     ambiguous: Literal["resend_marked", "hold"] = "resend_marked"
     edit_interval_s: float = 1.0
+    progress: Literal["off", "line"] = "off"
+    progress_after_s: float = 60.0
+    progress_every_s: float = 60.0
     expire_s: float = 86_400.0
     backoff_base_s: float = 1.0
     backoff_max_s: float = 60.0

@@ -20,7 +20,7 @@ from hermes.ending import Cut, decide
 from hermes.errors import HermesError, StoreError, StoreUnavailable, leaves
 from hermes.failures import describe
 from hermes.feed import Feed
-from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolStarted, TurnEnd, TurnEvent
+from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolFinished, ToolStarted, TurnEnd, TurnEvent
 from hermes.journal import See, TurnJournal, as_they_are, events_to_keep
 from hermes.messages import Message, Usage
 from hermes.observe.logs import get_log
@@ -126,11 +126,15 @@ class Turn:
             self._shown.append(event.text)
             self._touched = True
             if self._draw is not None:
-                self._draw(self._shown)
+                self._draw.words(self._shown)
         elif isinstance(event, CallEvent):
             self._touched = True
         elif isinstance(event, (StepEvent, ToolStarted)):
             self._shown.clear()
+            if isinstance(event, ToolStarted) and self._draw is not None:
+                self._draw.began(event.call_id, event.name)
+        elif isinstance(event, ToolFinished) and self._draw is not None:
+            self._draw.ended(event.call_id)
         self.feed.push(event)
 
     def _spend(self, usage: Usage) -> None:

@@ -250,3 +250,30 @@ async def test_a_file_goes_out_on_discord(tmp_path: Path) -> None:
             await until(lambda: sorted(discord.shown()) == ["done", "notes"], "answer and file")
             assert b"# milk" in discord.files.values()
             assert await gateway.terminate() == 0
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_a_long_turn_says_what_it_does_in_the_message_that_becomes_its_reply(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="done")) as model:
+        configured = sections(telegram, model)
+        configured["platforms"]["telegram"] |= {"admins": ["7"], "admin_tools": True}
+        configured["delivery"] |= {
+            "progress": "line", "progress_after_s": 0.1, "progress_every_s": 0.1, "edit_interval_s": 0.05
+        }  # fmt: skip
+        write_config(home, configured)
+        async with open_gateway_process(home) as gateway:
+            wait = '{"command": "until [ -e go ]; do sleep 0.05; done"}'
+            model.script(Reply(calls=[("terminal", wait)]), Reply(text="done"))
+            telegram.write(7, "take your time")
+            await until(lambda: telegram.texts(7) and "running terminal" in telegram.texts(7)[0], "a line")
+            assert telegram.texts(7)[0].startswith("still working, ")
+            (home / "workspace" / "go").touch()
+            await until(lambda: telegram.texts(7) == ["done"], "the answer in its place")
+            assert telegram.counts["sendmessage"] == 1
+            model.script(Reply(calls=[("terminal", '{"command": "sleep 60"}')]))
+            telegram.write(7, "once more")
+            await until(lambda: len(telegram.texts(7)) == 2 and "terminal" in telegram.texts(7)[1], "another line")
+            telegram.write(7, "/stop")
+            await until(lambda: telegram.texts(7)[1] == "…", "the line to be taken back")
+            assert await gateway.terminate() == 0
