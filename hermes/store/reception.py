@@ -126,7 +126,9 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
     if command is not None and command.name in commands.SAYS:
         event = msgspec.structs.replace(event, text=command.arguments)
         busy = "queue" if command.name == "queue" else "steer"
-    payload = to_payload(event, named=is_shared(place.access, event) if named is None else named)
+    payload = to_payload(
+        event, named=is_shared(place.access, event) if named is None else named, hears=place.senses.hears
+    )
     may_change = place.access.may_change(event.sender)
     return Intake(
         session_key=session_key(place.access, event),
@@ -204,7 +206,7 @@ def _keep_command(con: sqlite3.Connection, place: Place, event: InboundEvent, no
 def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Delivered, now: float) -> str:
     """A message that waits says now what its writer wants it to say; one that was read stays as it was."""
     key = event_key(place.account, event.address.chat, "message", event.edits or "")
-    payload = to_payload(event, named=is_shared(place.access, event))
+    payload = to_payload(event, named=is_shared(place.access, event), hears=place.senses.hears)
     wait_s = _wait_s(place, payload, may_change=place.access.may_change(event.sender))
     fetch_until = now + wait_s if wait_s else None
     changed = con.execute(

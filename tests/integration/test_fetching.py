@@ -171,7 +171,9 @@ async def test_what_is_no_picture_by_its_claims_is_not_fetched_and_holds_nothing
     async with opened(tmp_path, clock) as bench:
         voice = AttachmentRef(kind="voice", ref="png", media_type="audio/ogg")
         assert not await bench.deliver(photo(1, files=(voice,)))
-        assert await contents(bench, await bench.begun()) == ["[voice, audio/ogg]\nlook"]
+        assert await contents(bench, await bench.begun()) == [
+            "[voice, audio/ogg; it was not transcribed, and nobody here has heard it]\nlook"
+        ]
         assert bench.one.fetched == []
 
 

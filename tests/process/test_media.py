@@ -137,7 +137,7 @@ async def test_documents_and_voice_messages_reach_the_model_as_words(tmp_path: P
             assert (home / "workspace" / path).read_bytes() == PDF
             telegram.write(7, voice=voice)
             await until(lambda: len(telegram.texts(7)) == 3, "an answer to the voice message")
-            assert "[voice, audio/ogg, 9,006 bytes]" in last(model)
+            assert "[voice, audio/ogg, 9,006 bytes; it was not transcribed" in last(model)
             assert not model.heard
             write_config(home, configured | {"transcription": {"model": "whisper-1", "language": "en"}})
             assert (await hermes(home, "reload")).returncode == 0
