@@ -163,13 +163,14 @@ class Fetcher:
         except LeaseEnded:
             raise _Again(at_once=True) from None
         except AccountDown:
-            await self._connected(of.account)
-            raise _Again(at_once=True) from None
+            pass
         except BlobTooLarge:
             raise larger from None
         except BlobNotWritten as error:
             log.warning("media.not_stored", account=of.account, error=error)
             raise _Again from None
+        await self._connected(of.account)
+        raise _Again(at_once=True)
 
     async def _connected(self, account: str) -> None:
         """Wait for a connection; for one that will not come back as well, until time is up: its account may be configured again."""
