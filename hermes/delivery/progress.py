@@ -12,6 +12,7 @@ from hermes.delivery.live import LiveReply
 
 DRAW_S: Final = 0.2  # joining a reply for each token would cost more than the tokens
 CLEAR_S: Final = 2.5
+SPEAKS_S: Final = 10.0  # words that came so short ago say themselves that it works
 NOTHING: Final = "…"  # what is left of a line where nothing was said: a message cannot be taken back everywhere
 MOST_NAMED: Final = 3
 
@@ -31,6 +32,7 @@ class Progress:
     every_s: float
     _began: float = field(default_factory=trio.current_time)
     _next: float = 0.0
+    _said_at: float = float("-inf")
     _pieces: Sequence[str] = ()
     _words: str = ""
     _shows: bool = False  # the line is part of what the reply was last said to be
@@ -41,7 +43,7 @@ class Progress:
     def words(self, pieces: Sequence[str]) -> None:
         """The reply is these pieces so far; they may grow before the next call."""
         self._pieces = pieces
-        now = trio.current_time()
+        now = self._said_at = trio.current_time()
         if now >= self._next:
             self._next = now + DRAW_S
             self._words = "".join(pieces)
@@ -64,9 +66,10 @@ class Progress:
                     return
                 await trio.sleep(self.after_s)
                 while True:
-                    self._words = "".join(self._pieces) or self._words
-                    self._shows = True
-                    self.live.update(_below(self._words, self._line()))
+                    if trio.current_time() - self._said_at >= min(SPEAKS_S, self.every_s):
+                        self._words = "".join(self._pieces) or self._words
+                        self._shows = True
+                        self.live.update(_below(self._words, self._line()))
                     await trio.sleep(self.every_s)
         finally:
             self._ended.set()

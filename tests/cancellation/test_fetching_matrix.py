@@ -114,7 +114,7 @@ async def test_at_every_step(tmp_path: Path, seed: int, full: bool, record: Call
         check=check,
         ways=("cancel", "deadline") if full else ("cancel",),
         seeds=(seed,),
-        limit=400 if full else 60,
+        limit=400 if full else 40,
     )
     record("Cancellation matrix", "fetching files", steps=report.steps, endings=report.runs)
     assert len(committed) > report.runs / 4

@@ -61,6 +61,17 @@ async def test_words_come_before_the_line_and_new_ones_take_its_place(tmp_path: 
             assert place.platform.texts("a") == ["Found"]
 
 
+async def test_a_reply_that_is_being_written_needs_no_line(tmp_path: Path, clock: MockClock) -> None:
+    async with open_delivering(tmp_path, clock, capabilities=LIVE, **LINE) as place:
+        async with place.delivery.open_live(A, turn_id="t") as live, place.delivery.open_progress(live) as progress:
+            pieces: list[str] = []
+            for number in range(200):
+                pieces.append(f"{number} ")
+                progress.words(pieces)
+                await trio.sleep(1)
+                assert "still" not in "".join(place.platform.texts("a"))
+
+
 async def test_nothing_is_said_by_default_and_nothing_where_nothing_can_be_edited(
     tmp_path: Path, clock: MockClock
 ) -> None:

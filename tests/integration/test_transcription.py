@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hermes.agent.model import open_model
 from hermes.agent.transcription import MAX_ANSWER_BYTES, Recording, endpoint_of
 from hermes.errors import ModelProtocolError, ModelRefused, ModelUnavailable
 from hermes.settings import Endpoint, ModelConfig, Secret, TranscriptionConfig
+from hermes.testing import cancel_at_every_step
 from hermes.testing.fake_model import FakeModel, Garbage, Hang, Status, Step, open_fake_model
 from hermes.testing.fake_wire import Reply
 from hermes.testing.spine import config_for
@@ -82,6 +84,46 @@ async def test_a_service_that_hangs_costs_its_time_and_a_cancelled_caller_none()
         assert door.clients.statistics().leases == 0
         model.hears = Reply(text="well")
         assert await door.transcribe(OGG, endpoint=endpoint(model), timeout_s=10) == "well"
+
+
+@pytest.mark.wall_clock_s(200)
+async def test_ended_at_every_step_it_leaves_nothing_and_the_next_is_heard(seed: int, full: bool) -> None:
+    small = replace(OGG, content=b"OggS" + bytes(3000))
+
+    async def scenario() -> None:
+        async with open_fake_model() as model, open_model(QUICK) as door:
+            model.hearing.extend([Status(code=503), Reply(text="then")])
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    nursery.start_soon(partial(door.transcribe, small, endpoint=endpoint(model), timeout_s=10))
+
+    async def check() -> None:
+        async with open_fake_model() as model, open_model(QUICK) as door:
+            assert await door.transcribe(small, endpoint=endpoint(model), timeout_s=10) == "so it was said"
+
+    await scenario()  # the library is loaded by then
+    report = await cancel_at_every_step(
+        scenario, check=check, ways=("cancel", "deadline") if full else ("cancel",), seeds=(seed,), limit=300 if full else 40
+    )  # fmt: skip
+    assert report.runs >= 20
+
+
+async def test_the_fake_takes_what_the_services_own_client_sends() -> None:
+    from openai import OpenAI
+
+    async with open_fake_model() as model:
+
+        def ask() -> str:
+            with OpenAI(base_url=model.base_url, api_key="k", max_retries=0) as client:
+                file = ("voice.ogg", OGG.content, OGG.media_type)
+                return client.audio.transcriptions.create(model="whisper-1", file=file, response_format="json").text
+
+        assert await trio.to_thread.run_sync(ask) == "so it was said"
+        async with open_model(QUICK) as door:
+            await door.transcribe(OGG, endpoint=endpoint(model), timeout_s=10)
+        theirs, ours = model.heard
+        assert theirs.body == ours.body
+        assert theirs.path == ours.path
 
 
 def test_who_transcribes(tmp_path: Path) -> None:

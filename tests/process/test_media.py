@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hermes.testing.fake_discord import FakeDiscord, open_fake_discord
-from hermes.testing.fake_model import FakeModel, Status, open_fake_model
+from hermes.testing.fake_model import FakeModel, Hang, Status, open_fake_model
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault, open_fake_telegram
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import hermes, open_gateway_process, until, write_config
@@ -150,6 +150,33 @@ async def test_documents_and_voice_messages_reach_the_model_as_words(tmp_path: P
             await until(lambda: len(telegram.texts(7)) == 5, "an answer to what was not heard")
             assert "[voice: could not be transcribed: it was refused]" in last(model)
             assert await gateway.terminate() == 0
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_a_voice_message_outlives_the_process_and_a_service_that_does_not_answer(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="I see")) as model:
+        listens = {"transcription": {"model": "whisper-1", "timeout_s": 5}}
+        write_config(home, sections(telegram, model) | listens)
+        telegram.files["v"] = ("voice/v.oga", OGG)
+        voice = {"file_id": "v", "file_unique_id": "v", "duration": 3, "mime_type": "audio/ogg", "file_size": len(OGG)}
+        model.hearing.append(Hang())
+        async with open_gateway_process(home) as gateway:
+            telegram.write(7, voice=voice)
+            await until(lambda: model.heard and not telegram.updates, "a recording at the service")
+            await gateway.kill()
+        async with open_gateway_process(home) as gateway:
+            await until(lambda: len(telegram.texts(7)) == 1, "an answer")
+            assert "[voice, transcribed:] so it was said" in last(model)
+            listens["transcription"]["timeout_s"] = 0.2
+            write_config(home, sections(telegram, model) | listens)
+            assert (await hermes(home, "reload")).returncode == 0
+            model.hearing.append(Hang())
+            telegram.write(7, voice=voice)
+            await until(lambda: len(telegram.texts(7)) == 2, "an answer without the words")
+            assert "[voice: could not be transcribed: it did not work in time]" in last(model)
+            assert await gateway.terminate() == 0
+        assert len(model.requests) == 2
 
 
 @pytest.mark.wall_clock_s(60)
