@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from hermes.errors import Problem
@@ -269,6 +270,18 @@ def secret(longest: int = 4096) -> Rule:
         if len(value) > longest or not _VISIBLE.match(value):
             raise Wrong(f"must be {says}")
         return Secret(str(value))
+
+    return Rule(read, says)
+
+
+def folder() -> Rule:
+    """The absolute path of a directory, which need not be there yet."""
+    says = "an absolute path of at most 4096 characters"
+
+    def read(value: object) -> Path:
+        if not isinstance(value, str) or not value.startswith("/") or "\0" in value or len(value) > 4096:
+            raise Wrong(f"must be {says}" + ("" if isinstance(value, str) else f", and is {kind_of(value)}"))
+        return Path(value)
 
     return Rule(read, says)
 

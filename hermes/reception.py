@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from hermes.agent.transcription import endpoint_of
+from hermes.attached import Senses
 from hermes.errors import StoreUnavailable
 from hermes.events import Address, InboundEvent
 from hermes.inbound import BadEvent, check_event
@@ -35,6 +37,7 @@ class Reception:
         config: asked at each delivery: access is what it is now.
         wake_lane: told of an address to which something is to be sent.
         wake_commands: told that a command waits.
+        wake_fetching: told that a message waits for files.
 
     Attributes:
         counts: what became of how many events, since the start.
@@ -48,6 +51,7 @@ class Reception:
         *,
         wake_lane: Callable[[Address], None],
         wake_commands: Callable[[], None],
+        wake_fetching: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._store = store
@@ -55,6 +59,7 @@ class Reception:
         self._config = config
         self._wake_lane = wake_lane
         self._wake_commands = wake_commands
+        self._wake_fetching = wake_fetching
 
     def inbox_for(self, account: str, _generation: int) -> AccountInbox:
         """The inbox of one connection."""
@@ -76,6 +81,7 @@ class Reception:
             busy=configured.access.busy or config.sessions.busy,
             pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
             reset=lambda last_at, now: _reset(config.session_reset, last_at, now),
+            fetch_s=config.media.wait_s, hear_s=config.transcription.timeout_s, senses=senses(config),
         )  # fmt: skip
         done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
@@ -85,6 +91,8 @@ class Reception:
             self._wake_lane(address)
         if done.commands:
             self._wake_commands()
+        if done.files:
+            self._wake_fetching()
 
     def left(self, event_id: str) -> None:
         """End the turn of an attended event, or the row before it begins."""
@@ -99,6 +107,11 @@ class Reception:
             log.warning("event.quarantined", account=account, because=str(error), sample=ascii(event)[:SAMPLE])
             return False
         return True
+
+
+def senses(config: Config) -> Senses:
+    """What can be done with files that come now."""
+    return Senses(sees=config.model.vision, hears=endpoint_of(config) is not None, saves=config.media.save)
 
 
 class AccountInbox:

@@ -31,6 +31,7 @@ BOUNDARIES = {
     ("hermes/delivery/lane.py", "Lane._attempt"): "plugin hook",
     ("hermes/delivery/live.py", "LiveReply._show"): "plugin hook",
     ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
+    ("hermes/fetching.py", "Fetcher._store_bytes"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",

@@ -32,6 +32,7 @@ from hermes.store import (
     steps,
     turns,
 )
+from hermes.store.attachments import AttachmentTable
 from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
 from hermes.store.live_parts import LiveRow
@@ -407,12 +408,13 @@ class Store:
         self.outbox = OutboxTable(*group)
         self.accounts = AccountTable(*group)
         self.conversations = ConversationTable(*group)
+        self.attachments = AttachmentTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
         groups = (
             self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts,
-            self.conversations,
+            self.conversations, self.attachments,
         )  # fmt: skip
         for group in groups:
             group.configure(config)

@@ -82,9 +82,9 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
         waiting.pop(0)
     if not waiting:
         return Next(claim=None, settled=tuple(settled), more=more)
-    if (held_until := waiting[0].held_until) is not None and held_until > look.now:
-        return Next(claim=None, settled=tuple(settled), more=False, held_s=held_until - look.now)
     together = _together(waiting, look)
+    if (ready_at := max(each.ready_at for each in together)) > look.now:
+        return Next(claim=None, settled=tuple(settled), more=False, held_s=ready_at - look.now)
     claim = _begin(con, together, session, look)
     return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together) or more)
 
@@ -172,7 +172,7 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
         (look.turn_id, session.id, rows[-1].event_id, first.mode, look.boot_id, look.now),
     )
     con.executemany(
-        "UPDATE inbox SET state = 'live', attempts = attempts + 1, turn_id = ? WHERE id = ?",
+        "UPDATE inbox SET state = 'live', attempts = attempts + 1, turn_id = ?, fetch_until = NULL WHERE id = ?",
         [(look.turn_id, each.id) for each in rows],
     )
     new = [message for each in rows if not each.resume for message in _content(each, look)]
@@ -329,7 +329,7 @@ def steer(con: sqlite3.Connection, claim: Claim, now: float) -> tuple[Message, .
     ).fetchall()
     taken: list[InboxRow] = []
     for event in map(inbox.row, found):
-        if event.busy != "steer" or event.mode != "detached":
+        if event.busy != "steer" or event.mode != "detached" or event.ready_at > now:
             break
         taken.append(event)
     messages = tuple(message for each in taken for message in each.payload.messages)
