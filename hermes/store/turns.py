@@ -24,6 +24,7 @@ from hermes.store.steps import TurnGone
 MAX_ATTEMPTS = 2  # starts that ended in the death of the process; the next one sets the row aside
 RESUME_GAP = 1_000_000  # event numbers left out when a run is resumed
 SHORT_HISTORY = 200  # messages that are read with a claim; more would keep other writers waiting
+REMOVED = "account removed"  # the reason of rows whose account is not configured any more
 MAX_TOGETHER = 64  # rows that one turn answers at most
 
 
@@ -101,6 +102,9 @@ def _refusal(
     if event.attempts >= MAX_ATTEMPTS:
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
+    if _is_removed(event, look):
+        failure = Failure(status=410, code="account_removed", message="the account was removed")
+        return "refused", REMOVED, failure
     if not _may_speak(con, event, look):
         failure = Failure(status=403, code="not_allowed", message="you may not talk to me any more")
         return "refused", "not allowed any more", failure
@@ -121,6 +125,11 @@ def _refusal(
                 Failure(status=400, code="unknown_tool_call", message=words, kind="invalid_request_error"),
             )
     return None
+
+
+def _is_removed(event: InboxRow, look: TakeUp) -> bool:
+    """Whether nobody could read an answer any more: the row came through an account that is not configured now."""
+    return event.account != HTTP and event.mode != "job" and look.access(event.account) is None
 
 
 def _may_speak(con: sqlite3.Connection, event: InboxRow, look: TakeUp) -> bool:
