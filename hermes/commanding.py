@@ -24,8 +24,8 @@ from hermes.session_keys import kind_of_chat
 from hermes.sessions import Sessions
 from hermes.store import Store
 from hermes.store.inbox import COMMAND
+from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import InboxRow, SessionRow
-from hermes.store.turns import REMOVED
 
 log = get_log(__name__)
 

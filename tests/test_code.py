@@ -42,13 +42,14 @@ BOUNDARIES = {
 # Library -> the only places that may import it while running (an import for types alone binds nothing).
 DOORS = {
     "aiosqlite": ("hermes/store/connection.py",),
-    "sqlite3": ("hermes/store/",),
+    "sqlite3": ("hermes/store/", "hermes/testing/messaging_process.py"),
     "httpx2": ("hermes/net/", "hermes/testing/"),
     "httpcore2": ("hermes/net/", "hermes/testing/"),
     "trio_websocket": ("hermes/net/", "hermes/testing/"),
     "openai": ("hermes/agent/",),
     "starlette": ("hermes/http/api/",),
     "httptools": ("hermes/http/listener/", "hermes/control_client.py", "hermes/testing/"),
+    "markdown_it": ("hermes/rendering/parsing.py",),
     "yaml": ("hermes/yamltree.py", "hermes/cli/"),
     "asyncio": (),
     "anyio": (),

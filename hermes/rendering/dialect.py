@@ -147,17 +147,24 @@ class Dialect:
         opened: Marks = ()
         begins = True
         atoms = self.markable(atoms)
-        for index, atom in enumerate(atoms):
-            marks = self.marks(atom.marks)
+        index = 0
+        while index < len(atoms):
+            atom = atoms[index]
+            marks = self.marks(atom.marks) if atom.marks else ()
             if marks != opened:
                 self._turn(out, opened, marks)
                 opened = marks
+            index += 1
             if atom.text == "\n":
                 out.append(self.line_end(hard=atom.hard) + rest)
                 begins = True
                 continue
-            after = atoms[index + 1] if index + 1 < len(atoms) else None
-            out.append(self.word(atom, begins=begins, after=after, heading=heading))
+            first = index - 1
+            while index < len(atoms) and atoms[index].marks == atom.marks and atoms[index].text != "\n":
+                index += 1
+            text = "".join([each.text for each in atoms[first:index]])
+            after = atoms[index] if index < len(atoms) else None
+            out.append(self.run(text, atom.marks, begins=begins, after=after, heading=heading))
             begins = False
         self._turn(out, opened, ())
         return "".join(out)
@@ -190,16 +197,17 @@ class Dialect:
         """The end of a line inside a block: in a chat it is always seen."""
         return "\n"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
-        """A word or space, with what needs it escaped.
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+        """Words under the same marks, with what needs it escaped.
 
         Args:
-            atom: it.
-            begins: nothing stands before it in its line.
+            text: they.
+            marks: of the source.
+            begins: nothing stands before them in their line.
             after: what follows.
             heading: of a heading.
         """
-        return atom.text
+        return text
 
     # room, from above
 

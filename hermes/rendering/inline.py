@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from hermes.rendering.leaves import Atom, Mark, MarkKind, Marks, words_of
+from hermes.rendering.units import UNSPACED
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 LinkRule = Callable[[str], bool]
 
 # A line may also be cut after the punctuation of scripts that put no spaces between words.
-_ATOMS = re.compile(r"\s+|[^\s。！？，、；：]+[。！？，、；：]*|[。！？，、；：]+")
+_ATOMS = re.compile(rf"\s+|[^\s{UNSPACED}]+[{UNSPACED}]*|[{UNSPACED}]+")
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]{1,31}:")
 _NAMES = {"strong_open": "strong", "em_open": "em", "s_open": "s", "spoiler_open": "spoiler"}
 _TICKS = re.compile("`+")
@@ -47,7 +48,7 @@ def tidied(atoms: list[Atom]) -> tuple[Atom, ...]:
     found: list[Atom] = []
     for each in atoms:
         if each.text == "\n":
-            while found and found[-1].text.isspace() and found[-1].text != "\n":
+            while found and found[-1].text.isspace():  # with the end of a line before it: a blank line ends a block
                 found.pop()
         elif each.text.isspace() and (not found or found[-1].text == "\n"):
             continue
@@ -68,6 +69,8 @@ def _share(atoms: list[Atom]) -> None:
         if not each.text.isspace():
             before = each.marks
             continue
+        if each.marks == before and index + 1 < len(atoms) and atoms[index + 1].marks == before:
+            continue
         after = next((other.marks for other in atoms[index + 1 : index + 3] if not other.text.isspace()), ())
         if each.marks != (both := _common(before, after)):
             atoms[index] = each._replace(marks=both)
@@ -87,7 +90,8 @@ def _common(one: Marks, other: Marks) -> Marks:
 def _split(runs: Iterator[tuple[str, Marks, bool]]) -> list[Atom]:
     """Atoms of runs; neighbours with the same marks are one text first, so that a word stays one."""
     found: list[Atom] = []
-    text, marks = "", ()
+    text = ""
+    marks: Marks = ()
     for more, under, is_break in runs:
         if is_break or under != marks:
             found.extend(words_in(text, marks))
@@ -100,13 +104,13 @@ def _split(runs: Iterator[tuple[str, Marks, bool]]) -> list[Atom]:
     return found
 
 
-def words_in(text: str, marks: Marks = ()) -> Iterator[Atom]:
+def words_in(text: str, marks: Marks = ()) -> list[Atom]:
     """The words of a line, and the spaces between them."""
     if marks and marks[-1].kind == "address":
-        yield Atom("".join(text.split()), marks)
-        return
-    for each in _ATOMS.findall(text):
-        yield Atom(" " if each == "\n" else each.replace("\n", " ") if "\n" in each else each, marks)
+        return [Atom("".join(text.split()), marks)] if text.strip() else []
+    if "\n" in text:
+        text = text.replace("\n", " ")
+    return [Atom(each, marks) for each in _ATOMS.findall(text)]
 
 
 def _runs(
@@ -162,8 +166,8 @@ def _image(token: Token, is_link: LinkRule, number: Numbers, marks: Marks) -> It
 
 
 def _unlabelled(address: str) -> MarkKind:
-    """How an address stands for itself: one without a scheme can't."""
-    return "address" if _SCHEME.match(address) else "link"
+    """How an address stands for itself: not without a scheme, or where a reader of it would decode some."""
+    return "address" if _SCHEME.match(address) and "%" not in address else "link"
 
 
 def _beside(label: str, address: str) -> str:

@@ -11,16 +11,17 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from hermes.rendering.dialect import Dialect, Piece
-from hermes.rendering.flanks import readable
+from hermes.rendering.flanks import readable, touching
 from hermes.rendering.inline import tidied, words_in
 from hermes.rendering.leaves import Atom, Container, Leaf, Mark, Marks
-from hermes.rendering.tree import strong
+from hermes.rendering.tree import leaves_of, strong
 from hermes.rendering.units import Unit, width
 
 _DELIMITERS = {"strong": "**", "em": "*", "s": "~~", "spoiler": "||"}
 _HIDDEN = "\u200b"  # a space of no width, between what Discord would read as one
 _TICKS = re.compile("`{3,}")
-_LINE_START = re.compile(r"(?:#{1,6}|-#|[-+*]|>.*|[0-9]{1,9}[.)]|[-=:+][-=:|].*|[=:])(?:$)", re.DOTALL)
+_LINE_START = re.compile(r"(?:#{1,6}|-#|[-+*=:]|[0-9]{1,9}[.)])(?=\s|$)|>|~~~|[-=:+][-=:|]")
+_CLOSING = re.compile(r"(?<!\S)#+(?=\s*$)")
 _SPECIAL = re.compile(r"[\\*_`~|\[\]<&]")
 # What Discord shows as more than its characters, and what a backslash would break.
 _KEPT = re.compile(r"https?://[^\s<>*`|\\]+|<(?:a?:\w+:|[@#][!&]?|t:-?)[0-9]+(?::\w)?>")
@@ -88,7 +89,9 @@ class Markdown(Dialect):
         own = after.containers[same : same + 1]
         siblings = any(each.group == other.group for each in before.containers[same : same + 1] for other in own)
         inside = any(each.kind == "item" for each in after.containers[:same]) and before.kind == "text"
-        close = after.lines[0] <= before.lines[1] and own and own[0].kind == "item" and (siblings or inside)
+        begun = before.fresh < len(before.containers)  # what goes on from an earlier part has lost its item
+        adjacent = begun and after.lines[0] <= before.lines[1]
+        close = adjacent and own and own[0].kind == "item" and (siblings or inside)
         quoted = "> " * sum(each.kind == "quote" for each in after.containers[:same])
         return self.measured("\n" if close else f"\n{quoted.rstrip()}\n")
 
@@ -101,6 +104,19 @@ class Markdown(Dialect):
 
     def marks(self, marks: Marks) -> Marks:
         return marks
+
+    def inline(self, atoms: Sequence[Atom], rest: str, *, heading: bool = False) -> str:
+        """The same; where marks touch, it is read again, and has no emphasis if that would show other words."""
+        written = super().inline(atoms, rest, heading=heading)
+        if not touching(atoms):
+            return written
+        alone = super().inline(atoms, "", heading=heading) if rest else written
+        if _read(alone) == "".join("".join(each.text for each in atoms).replace(_HIDDEN, "").split()):
+            return written
+        bare = [
+            each._replace(marks=tuple(mark for mark in each.marks if mark.kind not in _DELIMITERS)) for each in atoms
+        ]
+        return super().inline(bare, rest, heading=heading)
 
     def markable(self, atoms: Sequence[Atom]) -> Sequence[Atom]:
         return readable(atoms) if any(each.marks for each in atoms) else atoms
@@ -120,22 +136,18 @@ class Markdown(Dialect):
     def line_end(self, *, hard: bool) -> str:
         return "\\\n" if hard else "\n"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:
-        if any(each.kind in ("code", "address") for each in atom.marks):
-            return atom.text
-        text = self.escaped(atom.text)
-        if begins and (self.starts_block(atom.text) or atom.text[0] == ">" or atom.text.startswith("~~~")):
-            digits = len(atom.text) - len(atom.text.lstrip("0123456789"))
-            text = text if text[digits] == "\\" else f"{text[:digits]}\\{text[digits:]}"
-        elif heading and atom.text.strip("#") == "":
-            text = "\\" + text
-        if text.endswith("!") and after is not None and any(each.kind == "link" for each in after.marks):
-            text = text[:-1] + "\\!"
-        return text
-
-    def starts_block(self, word: str) -> bool:
-        """Whether this word would begin another block, at the start of a line."""
-        return _LINE_START.match(word) is not None
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:
+        if any(each.kind in ("code", "address") for each in marks):
+            return text
+        written = self.escaped(text)
+        if begins and _LINE_START.match(text):
+            digits = len(text) - len(text.lstrip("0123456789"))
+            written = written if written[digits] == "\\" else f"{written[:digits]}\\{written[digits:]}"
+        elif heading:
+            written = _CLOSING.sub(r"\\\g<0>", written)
+        if written.endswith("!") and after is not None and any(each.kind == "link" for each in after.marks):
+            written = written[:-1] + "\\!"
+        return written
 
     def escaped(self, text: str) -> str:
         """A text with a backslash before each character that would mean something."""
@@ -207,14 +219,15 @@ class Discord(Markdown):
     def line_end(self, *, hard: bool) -> str:  # noqa: ARG002 - every line's end is seen
         return "\n"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:
-        if atom.marks and atom.marks[-1].kind == "address":
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+        if marks and marks[-1].kind == "address":
             # Bare it has a preview; among marks it would swallow their ends.
-            return atom.text if len(atom.marks) == 1 else f"<{atom.text}>"
-        text = super().word(atom, begins=begins, after=after, heading=False)
-        if "]" in text and any(each.kind == "link" for each in atom.marks):
-            text = text.replace("]", "\\]")
-        return _PING.sub("@" + _HIDDEN, text) if "@" in text else text
+            return text if len(marks) == 1 else f"<{text}>"
+        written = super().run(text, marks, begins=begins, after=after, heading=False)
+        kinds = [each.kind for each in marks]
+        if "link" in kinds and "code" not in kinds:
+            written = written.replace("]", "\\]")
+        return _PING.sub("@" + _HIDDEN, written) if "@" in written else written
 
     def escaped(self, text: str) -> str:
         if not _SPECIAL.search(text):
@@ -230,6 +243,12 @@ def _delimiter(columns: int, alignment: str) -> str:
     left = ":" if alignment in ("left", "center") else "-"
     right = ":" if alignment in ("right", "center") else "-"
     return f"| {left}{'-' * (columns - 2)}{right} "
+
+
+def _read(written: str) -> str:
+    """What a reader of CommonMark sees of a paragraph, without its spaces."""
+    words = "".join(atom.text for leaf in leaves_of(written, bool) for atom in leaf.atoms)
+    return "".join(words.replace(_HIDDEN, "").split())
 
 
 def _neighbours(found: re.Match[str]) -> tuple[str, str]:

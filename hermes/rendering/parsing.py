@@ -12,12 +12,14 @@ import re
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_block.table import table
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
 MAX_DEPTH = 20  # levels of the parser; a list takes two
 MAX_CELLS = 20_000  # of a table, those that a short row leaves out counted: they cost a token each
-_SPOILER = re.compile(r"\|\|(?=[^\s|])(.*?[^\s|])\|\|(?!\|)", re.DOTALL)
+MAX_BRACKETS = 5_000  # `[` of a paragraph: each is looked for the end of
+_SPOILER = re.compile(r"\|\|(?=[^\s|])((?:\\.|[^\\])*?(?:\\.|[^\s|\\]))\|\|(?!\|)", re.DOTALL)
 _MAX_SPOILER = 1_000  # characters that are looked through for the end of one
 
 
@@ -28,6 +30,7 @@ def _parser() -> MarkdownIt:
     parser.disable(["reference", "html_block", "html_inline"])
     parser.block.ruler.at("table", _bounded_table, {"alt": ["paragraph", "reference"]})
     parser.block.ruler.before("table", "depth", _too_deep)
+    parser.core.ruler.at("inline", _lines)
     parser.inline.ruler.before("emphasis", "spoiler", _spoiler)
     parser.inline.add_terminator_char("|")
     return parser
@@ -45,7 +48,7 @@ def _too_deep(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     state.push("paragraph_open", "p", 1).map = [start, end]
     inline = state.push("inline", "", 0)
     inline.map = [start, end]
-    inline.content = state.getLines(start, end, state.blkIndent, False).strip()
+    inline.content = state.getLines(start, end, state.blkIndent, keepLastLF=False).strip()
     inline.children = []
     state.push("paragraph_close", "p", -1)
     state.line = end
@@ -54,6 +57,8 @@ def _too_deep(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 def _bounded_table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     """A table, unless its rows, filled up to the columns of its head, would be out of proportion to its text."""
+    if not table(state, start, end, True):  # noqa: FBT003 - the signature of a rule
+        return False
     columns = state.src.count("|", state.bMarks[start], state.eMarks[start]) + 1
     most = min(end, start + MAX_CELLS // columns + 3)
     line = start
@@ -61,7 +66,21 @@ def _bounded_table(state: StateBlock, start: int, end: int, silent: bool) -> boo
         line += 1
     if line - start > MAX_CELLS // columns + 2:
         return False
-    return table(state, start, end, silent)
+    return silent or table(state, start, end, False)  # noqa: FBT003
+
+
+def _lines(state: StateCore) -> None:
+    """What is in the lines; a paragraph with more brackets than any text has is one of plain words."""
+    for token in state.tokens:
+        if token.type != "inline" or token.children is None:
+            continue
+        if token.content.count("[") <= MAX_BRACKETS:
+            state.md.inline.parse(token.content, state.md, state.env, token.children)
+            continue
+        for index, line in enumerate(token.content.split("\n")):
+            if index:
+                token.children.append(Token("softbreak", "br", 0))
+            token.children.append(Token("text", "", 0, content=line.strip()))
 
 
 def _spoiler(state: StateInline, silent: bool) -> bool:

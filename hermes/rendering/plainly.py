@@ -14,7 +14,7 @@ _MARKUP = re.compile(
 
 def as_it_is(text: str, unit: Unit, room: int) -> str | None:
     """The text itself if it has no markup and fits, else None."""
-    trimmed = text.strip("\n")
+    trimmed = text.strip("\n").rstrip()
     if _MARKUP.search(trimmed) or size(trimmed, unit) > room:
         return None
     return trimmed

@@ -16,10 +16,9 @@ from hermes.rendering.marked import Discord, Markdown
 from hermes.rendering.tables import without_table
 from hermes.rendering.telegram import TelegramHtml
 from hermes.rendering.tree import leaves_of
-from hermes.rendering.units import Unit, fitting, is_visible, size
+from hermes.rendering.units import UNSPACED, Unit, fitting, is_visible, size
 
-_SENTENCE = re.compile(r"""[.!?…。！？][)\]"'»”’]*$""")
-_UNSPACED = frozenset("。！？，、；：")
+_SENTENCE = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f][)\]"'\u00bb\u201d\u2019]*$""")
 _NOTHING = Piece("", 0, 0)
 _UNBOUNDED = 1 << 62
 Cost = tuple[int, int]  # units, and raw bytes
@@ -71,6 +70,10 @@ class _Packing:
                 return
             else:
                 head, tail = cut(self.dialect, leaf, self.shown, *self._room(gap))
+                line = leaf.text.partition("\n")[0] if self.written else ""
+                if head is not None and len(head.text) < len(line):  # rather a line of code in the next part
+                    self._turn_page()
+                    continue
                 if head is not None:
                     self._put(head, gap, self.dialect.piece(head, self.shown))
                 self.flush()
@@ -199,7 +202,7 @@ def _cut_text(dialect: Dialect, leaf: Leaf, line: Cost, room: int, raw: int) -> 
         used, used_raw = used + units, used_raw + bytes_
         if used > room or used_raw > raw:
             break
-        if atom.text[-1] in _UNSPACED:
+        if atom.text[-1] in UNSPACED:
             space = index + 1
     else:
         return leaf, None
@@ -223,4 +226,5 @@ def _halved(dialect: Dialect, atoms: tuple[Atom, ...], room: int, raw: int) -> t
         word, units, bytes_ = word._replace(marks=()), 0, 0
     room = min(room - units - 2, (raw - bytes_) // 6)
     at = fitting(word.text, room, dialect.punctuation, dialect.unit)
-    return (word._replace(text=word.text[:at]), word._replace(text=word.text[at:]), *others)
+    halves = (word._replace(text=each) for each in (word.text[:at], word.text[at:]) if each)
+    return (*halves, *others)

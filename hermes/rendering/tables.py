@@ -39,7 +39,7 @@ def _padded(text: str, columns: int, alignment: str) -> str:
 
 
 def _as_list(leaf: Leaf) -> list[Leaf]:
-    found = []
+    found: list[Leaf] = []
     head = leaf.rows[0]
     depth = sum(each.kind == "item" for each in leaf.containers)
     for row in leaf.rows[1:]:

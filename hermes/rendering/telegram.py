@@ -111,8 +111,8 @@ class TelegramHtml(Dialect):
     def close(self, mark: Mark) -> str:
         return f"</{_TAGS.get(mark.kind, 'a')}>"
 
-    def word(self, atom: Atom, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
-        return escape(atom.text, quote=False)
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+        return escape(text, quote=False)
 
     def bound(self, text: str) -> tuple[int, int]:
         return size(text, self.unit), len(escape(text, quote=False).encode())
@@ -120,7 +120,7 @@ class TelegramHtml(Dialect):
     def marks_bound(self, marks: Marks) -> tuple[int, int]:
         return 0, sum(len((self.open(each) + self.close(each)).encode()) for each in self.marks(marks))
 
-    def frame(self, leaf: Leaf) -> tuple[int, int]:
+    def frame(self, leaf: Leaf) -> tuple[int, int]:  # noqa: ARG002
         return (1, 150)  # a quote, `pre`, and `code` with the longest name of a language
 
 

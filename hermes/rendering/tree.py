@@ -57,7 +57,7 @@ class _Walk:
             elif kind == "hr":
                 self.leaf(Leaf(kind="rule"), token.map)
             elif kind == "table_open":
-                table = _Table(True, token.map or [0, 0])
+                table = _Table(open=True, lines=token.map or [0, 0])
             elif kind == "table_close":
                 self.leaf(Leaf(kind="table", rows=table.done(), alignments=tuple(table.alignments)), table.lines)
                 table = _Table()
@@ -68,9 +68,7 @@ class _Walk:
 
     def leaf(self, leaf: Leaf, lines: Sequence[int] | None) -> None:
         begin, end = lines or (0, 0)
-        self.leaves.append(
-            replace(leaf, containers=tuple(self.containers), fresh=self.shown, lines=(begin, end))
-        )
+        self.leaves.append(replace(leaf, containers=tuple(self.containers), fresh=self.shown, lines=(begin, end)))
         self.shown = len(self.containers)
 
     def text(self, token: Token, level: int, lines: Sequence[int]) -> None:

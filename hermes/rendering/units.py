@@ -12,8 +12,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"\w")
 # They have a category of letters or symbols, and no ink.
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc")
+# Ends of sentences and phrases in scripts that put no spaces between words.
+UNSPACED = "\u3002\uff01\uff1f\uff0c\u3001\uff1b\uff1a"
 _JOINER = "\u200d"
-_LETTERS_END = "\u0300"  # no combining character comes before it
 
 
 def size(text: str, unit: Unit) -> int:
@@ -66,12 +67,11 @@ def fitting(text: str, room: int, cost: int, unit: Unit) -> int:
         At least 1, so that cutting always ends: a single character with more marks than fit is cut between them, and only
         there. Otherwise never inside a combining sequence, a joined emoji or a flag.
     """
-    used = boundary = index = 0
+    used = boundary = index = flags = 0
     for index, character in enumerate(text):
-        if (index and character >= "\x80") or (index and text[index - 1] >= "\x80"):
-            if not _joined(text, index):
-                boundary = index
-        elif index:
+        before = flags
+        flags = flags + 1 if "\U0001f1e6" <= character <= "\U0001f1ff" else 0
+        if index and not (before % 2 and flags) and not _joined(text[index - 1], character):
             boundary = index
         used += cost if character.isascii() and not character.isalnum() else size(character, unit)
         if used > room:
@@ -79,27 +79,14 @@ def fitting(text: str, room: int, cost: int, unit: Unit) -> int:
     return len(text)
 
 
-def _joined(text: str, index: int) -> bool:
-    """Whether the character here belongs to the one before it."""
-    character, before = text[index], text[index - 1]
-    if character < _LETTERS_END:
-        return before == _JOINER
-    if character == _JOINER or before == _JOINER or unicodedata.category(character) in ("Mn", "Mc", "Me"):
+def _joined(before: str, character: str) -> bool:
+    """Whether a character belongs to the one before it; of flags, the caller keeps count."""
+    if character < "\x80" and before < "\x80":
+        return False
+    if _JOINER in (before, character) or unicodedata.category(character) in ("Mn", "Mc", "Me"):
+        return True
+    if unicodedata.combining(before) == 9:  # a virama: the consonant after it is written into the one before
         return True
     code = ord(character)
-    if 0x1F3FB <= code <= 0x1F3FF or 0xE0020 <= code <= 0xE007F:  # skin tones; the letters of a tagged flag
-        return True
-    if 0x1160 <= code <= 0x11FF:  # vowels and finals of a Korean syllable written in its parts
-        return True
-    return _is_flag(character) and _flags_before(text, index) % 2 == 1
-
-
-def _is_flag(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _flags_before(text: str, index: int) -> int:
-    count = 0
-    while count < index and count < 256 and _is_flag(text[index - 1 - count]):
-        count += 1
-    return count
+    # Skin tones; the letters of a tagged flag; vowels and finals of a Korean syllable written in its parts.
+    return 0x1F3FB <= code <= 0x1F3FF or 0xE0020 <= code <= 0xE007F or 0x1160 <= code <= 0x11FF

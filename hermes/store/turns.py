@@ -18,13 +18,13 @@ from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.session_keys import kind_of_chat
 from hermes.store import context, inbox, live_parts, pairing, responses, sessions, steps
+from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
 
 MAX_ATTEMPTS = 2  # starts that ended in the death of the process; the next one sets the row aside
 RESUME_GAP = 1_000_000  # event numbers left out when a run is resumed
 SHORT_HISTORY = 200  # messages that are read with a claim; more would keep other writers waiting
-REMOVED = "account removed"  # the reason of rows whose account is not configured any more
 MAX_TOGETHER = 64  # rows that one turn answers at most
 
 

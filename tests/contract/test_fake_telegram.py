@@ -259,6 +259,9 @@ async def test_files_go_both_ways() -> None:
         async def job(bot: telegram.Bot) -> None:
             sent = await bot.send_document(7, b"what we send", caption="<b>it</b>", parse_mode="HTML", filename="a.txt")
             assert (sent.document and sent.document.file_name, sent.caption) == ("a.txt", "it")
+            edited = await bot.edit_message_caption(7, sent.message_id, caption="new")
+            assert isinstance(edited, telegram.Message)
+            assert edited.caption == "new"
             photo = await bot.send_photo(7, b"\xff\xd8 a photo")
             assert photo.photo[0].file_size == 10
             for send in (bot.send_voice, bot.send_audio, bot.send_video, bot.send_animation):

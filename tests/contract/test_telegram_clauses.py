@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hermes.events import AttachmentRef, InboundEvent
+from hermes.net import open_background
 from hermes.platform import Secret
 from hermes.testing import Clause, Subject, Switch, TestHost, check_platform_clauses, open_wire_server
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault
+from hermes.testing.fake_telegram_webhook import push_updates
 from platforms.telegram import platform
 from platforms.telegram.config import TelegramConfig
 from platforms.telegram.reading import read
@@ -78,13 +81,20 @@ class Service:
 @asynccontextmanager
 async def open_service() -> AsyncIterator[Service]:
     service = Service()
-    async with open_wire_server(service.fake.handle) as port:
+    async with open_wire_server(service.fake.handle) as port, open_background() as nursery:
         service.fake.port = port
+        nursery.start_soon(push_updates, service.fake)
         yield service
 
 
 def config(service: Service, host: TestHost) -> TelegramConfig:
     return TelegramConfig(token=Secret(TOKEN), base_url=service.fake.base_url)
+
+
+def config_for_webhooks(service: Service, host: TestHost) -> TelegramConfig:
+    return TelegramConfig(
+        token=Secret(TOKEN), base_url=service.fake.base_url, mode="webhook", webhook_url=host.base_url
+    )
 
 
 def translated(sample: bytes) -> Sequence[InboundEvent]:
@@ -112,8 +122,9 @@ SUBJECT = Subject(
 
 
 @pytest.mark.parametrize("clause", check_platform_clauses())
-def test_telegram_keeps(clause: Clause) -> None:
+@pytest.mark.parametrize("subject", [SUBJECT, replace(SUBJECT, config=config_for_webhooks)], ids=["polls", "webhook"])
+def test_telegram_keeps(subject: Subject, clause: Clause) -> None:
     try:
-        clause(SUBJECT)
+        clause(subject)
     except AssertionError as breach:
         pytest.fail(str(breach))

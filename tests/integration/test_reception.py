@@ -14,9 +14,11 @@ from hermes.access import AccessPolicy
 from hermes.errors import RequestError
 from hermes.events import Address, InboundEvent, Person, Quoted, ReplyRef
 from hermes.ids import new_id
+from hermes.platform_config import AccountConfig
 from hermes.settings import Config
 from hermes.store import Store, open_store
 from hermes.store.reception import Delivered, Place
+from platforms.telegram import platform as telegram
 
 ANNA = Person("7", "Anna")
 POLICY = AccessPolicy(allowed_users=frozenset({"7"}), admins=frozenset({"1"}), context_messages=2)
@@ -31,7 +33,8 @@ class Clock:
 
 @asynccontextmanager
 async def opened(tmp_path: Path, clock: Clock | None = None) -> AsyncIterator[Store]:
-    config = Config(home=tmp_path, workspace=tmp_path)
+    account = AccountConfig(account="tg", spec=telegram, config=None, access=POLICY)
+    config = Config(home=tmp_path, workspace=tmp_path, platforms={"tg": account})
     async with open_store(tmp_path / "hermes.db", config, "boot", clock or Clock()) as store:
         yield store
 

@@ -46,7 +46,9 @@ def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[
 POINTS: dict[str, Callable[[Path], None]] = {
     "after the fetch": lambda armed: die_at(Reception, "deliver", armed, before=True, when=lambda args: bool(args[2])),
     "after the persist": lambda armed: die_at(InboxTable, "deliver", armed, before=False, when=lambda made: made.rows),
-    "as the turn begins": lambda armed: die_at(TurnTable, "take_up", armed, before=False, when=lambda next_: next_.claim),
+    "as the turn begins": lambda armed: die_at(
+        TurnTable, "take_up", armed, before=False, when=lambda next_: next_.claim
+    ),
     "after the reply's commit": lambda armed: die_at(TurnTable, "finish", armed, before=False),
     "before the send": lambda armed: die_at(OutboxTable, "advance", armed, before=False, when=lambda step: step.part),
     "after the send": lambda armed: die_at(LeasedPlatform, "send", armed, before=False),

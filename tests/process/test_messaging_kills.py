@@ -156,7 +156,9 @@ async def kill(tmp_path: Path, name: str, points: tuple[str, ...], rounds: int) 
         configured = sections(model, service)
         configured["delivery"]["edit_interval_s"] = 0.1
         write_config(killed.home, configured)
-        async with open_gateway_process(killed.home) as gateway:  # what was written before the first session is nobody's
+        async with open_gateway_process(
+            killed.home
+        ) as gateway:  # what was written before the first session is nobody's
             if name == "discord":
                 await until(lambda: look(killed.home, "SELECT 1 FROM cursors"), "a session that can be resumed")
             assert await gateway.terminate() == 0

@@ -11,7 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "dependencies.md").read_text(encoding="utf-8")
-MODULES = {"PyYAML": "yaml", "trio-websocket": "trio_websocket"}  # distributions whose module has another name
+MODULES = {  # distributions whose module has another name
+    "PyYAML": "yaml",
+    "trio-websocket": "trio_websocket",
+    "markdown-it-py": "markdown_it",
+}
 OURS = {"hermes", "platforms"}
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from hermes.platform import Capabilities
@@ -25,9 +25,11 @@ from hermes.rendering.splitting import split
 from hermes.rendering.units import is_visible, size, well_formed
 from hermes.testing.telegram_text import MAX_RAW_BYTES, check_text, parse_html, units
 
+pytestmark = pytest.mark.wall_clock_s(900)
 MESSAGES = 5000 if os.environ.get("HERMES_FULL") == "1" else 500
+ALIKE = os.environ.get("HERMES_FULL") != "1"  # every run the same, but the whole one, which searches further
 Dialect = Literal["plain", "telegram_html", "discord", "markdown"]
-DECORATION = frozenset("•◦▪─☐☑>")
+DECORATION = frozenset("-•◦▪─☐☑>")
 BREAK = "\0"
 
 # --- what a text says
@@ -39,23 +41,23 @@ class Reading:
     An entry of several texts is a choice: a table is shown as one, or as a list that repeats the head's cells in each row.
     """
 
-    def __init__(self, markdown: str, dialect: Dialect, room: int = 1 << 30) -> None:
+    def __init__(self, markdown: str, dialect: Dialect, room: int = 1 << 30, *, literal: bool = False) -> None:
         self.dialect = dialect
         self.longest = room // 4
         self.found: list[tuple[str, ...]] = []
         self.numbers: list[int | None] = []
         self.rows: list[list[str]] | None = None
-        begins = False
+        begins, quotes = -1, 0  # in how many quotes an item began that has said nothing yet
         for token in parse(markdown):
             kind = token.type
             if kind == "inline":
                 words = self.line(token.children or ())
-                task = re.match(r"\[[ xX]\](?=\s)", token.content) if begins else None
+                task = re.match(r"\[[ xX]\](?=\s)", token.content) if begins == quotes else None
                 if self.rows is not None:
                     self.rows[-1].append(words)
                 else:
                     self.say(self.task(words) if task else words)
-                begins = False
+                begins = -1
             elif kind in ("fence", "code_block"):
                 self.say(token.content)
             elif kind == "bullet_list_open":
@@ -65,8 +67,10 @@ class Reading:
             elif kind in ("bullet_list_close", "ordered_list_close"):
                 self.numbers.pop()
             elif kind == "list_item_open":
-                begins = True
+                begins = quotes
                 number = self.numbers[-1]
+                if literal and token.info:  # lists that our own output puts side by side are one
+                    number = int(token.info)
                 if number is not None:
                     self.say(f"{number}{token.markup if dialect != 'discord' else '.'}")
                     self.numbers[-1] = number + 1
@@ -77,8 +81,9 @@ class Reading:
             elif kind == "table_close" and self.rows is not None:
                 self.table(self.rows)
                 self.rows = None
-            if kind not in ("list_item_open", "paragraph_open", "inline"):
-                begins = False
+            quotes += token.nesting * kind.startswith("blockquote")
+            if kind not in ("list_item_open", "paragraph_open", "inline", "blockquote_open", "blockquote_close"):
+                begins = -1
 
     def say(self, *choice: str) -> None:
         self.found.append(tuple(map(words_of, choice)))
@@ -153,7 +158,8 @@ def follow(stream: str, at: int, words: str) -> int | None:
             at += 1
         if stream[at : at + 1] != character:
             if character in DECORATION and stream[at - 1 : at] == BREAK:
-                continue  # cut off from its word, it was taken for a decoration
+                at -= 1  # cut off from its word, it was taken for a decoration
+                continue
             return None
         at += 1
     return at
@@ -179,24 +185,109 @@ def shown(part: str, dialect: Dialect) -> str:
     if dialect == "plain":
         return part
     out: list[str] = []
-    for choice in Reading(part, "markdown" if dialect == "markdown" else "discord").found:
+    for choice in Reading(part, "markdown" if dialect == "markdown" else "discord", literal=True).found:
         out.append(choice[0])
     return " ".join(out)
 
 
 # --- nasty markdown
 
-WORDS = st.sampled_from((
-    "a", "word", "Hello,", "end.", "x_y_z", "2*3", "e.g.", "שלום", "مرحبا", "عليكم", "日本語のとても長い文章。続き", "e\u0301", "n\u0303o",
-    "\u202bab\u202c", "👩‍👩‍👧‍👦", "👍🏽", "🇩🇪🇫🇷", "1️⃣", "क्षि", "zalgo\u0300\u0301\u0302", "<b>", "</i>", "&amp;", "&lt", "&", "<", ">", "a<b>c",
-    "\\", "\\*", "#", "#hash", "1.", "2)", "-", "+", "=", "|", "||", "a|b", "*", "_", "~~", "`", "``", "[", "]", "[x]", "[ ]", "](", "!", "!",
-    "@everyone", "@here", "<@123>", "https://example.com/a?b=1&c=2", "snake_case", "_under", "under_", "'quote'", '"quoted"', "C++", "...", "---",
-    "&copy;", "&#0;", "x" * 70, "é" * 90, "👩‍🚀" * 40, "https://e.org/" + "p" * 200, ":--", "```", "~~~", "\u00a0", "tab\there", "||hid||",
-))  # fmt: skip
-ADDRESSES = st.sampled_from((
-    "https://example.com", "http://e.org/a_b_(c)", "tg://resolve?domain=x", "mailto:a@b.co", "/relative", "http://localhost:80/x", "",
-    'https://q.org/?a="b"&c=<d>', "javascript:alert(1)", "https://u.example/" + "y" * 120, "file.md", "ftp://f.org/x",
-))  # fmt: skip
+WORDS = st.sampled_from(
+    (
+        "a",
+        "word",
+        "Hello,",
+        "end.",
+        "x_y_z",
+        "2*3",
+        "e.g.",
+        "שלום",
+        "مرحبا",
+        "عليكم",
+        "日本語のとても長い文章。続き",
+        "e\u0301",
+        "n\u0303o",
+        "\u202bab\u202c",
+        "👩‍👩‍👧‍👦",
+        "👍🏽",
+        "🇩🇪🇫🇷",
+        "1️⃣",
+        "क्षि",
+        "zalgo\u0300\u0301\u0302",
+        "<b>",
+        "</i>",
+        "&amp;",
+        "&lt",
+        "&",
+        "<",
+        ">",
+        "a<b>c",
+        "\\",
+        "\\*",
+        "#",
+        "#hash",
+        "1.",
+        "2)",
+        "-",
+        "+",
+        "=",
+        "|",
+        "||",
+        "a|b",
+        "*",
+        "_",
+        "~~",
+        "`",
+        "``",
+        "[",
+        "]",
+        "[x]",
+        "[ ]",
+        "](",
+        "!",
+        "!",
+        "@everyone",
+        "@here",
+        "<@123>",
+        "https://example.com/a?b=1&c=2",
+        "snake_case",
+        "_under",
+        "under_",
+        "'quote'",
+        '"quoted"',
+        "C++",
+        "...",
+        "---",
+        "&copy;",
+        "&#0;",
+        "x" * 70,
+        "é" * 90,
+        "👩‍🚀" * 40,
+        "https://e.org/" + "p" * 200,
+        ":--",
+        "```",
+        "~~~",
+        "\u00a0",
+        "tab\there",
+        "||hid||",
+    )
+)
+ADDRESSES = st.sampled_from(
+    (
+        "https://example.com",
+        "http://e.org/a_b_(c)",
+        "tg://resolve?domain=x",
+        "mailto:a@b.co",
+        "/relative",
+        "http://localhost:80/x",
+        "",
+        'https://q.org/?a="b"&c=<d>',
+        "javascript:alert(1)",
+        "https://u.example/" + "y" * 120,
+        "file.md",
+        "ftp://f.org/x",
+    )
+)
 
 
 @st.composite
@@ -276,18 +367,32 @@ def listed(draw: st.DrawFn, inner: st.SearchStrategy[str]) -> str:
 
 
 LEAVES = st.one_of(
-    lines(), lines(), lines(), codes(), tables(), st.sampled_from(("---", "***", "", "    indented <code>", "[a]: http://x.y", "<div>\nx")),
-    st.builds(lambda level, text: "#" * level + " " + text, st.integers(1, 7), lines(5)), lines(4).map(lambda text: text + "\n==="),
-)  # fmt: skip
+    lines(),
+    lines(),
+    lines(),
+    codes(),
+    tables(),
+    st.sampled_from(("---", "***", "", "    indented <code>", "[a]: http://x.y", "<div>\nx")),
+    st.builds(lambda level, text: "#" * level + " " + text, st.integers(1, 7), lines(5)),
+    lines(4).map(lambda text: text + "\n==="),
+)
 BLOCKS = st.recursive(
     LEAVES,
-    lambda inner: st.one_of(inner.map(quoted), listed(inner), st.tuples(inner, inner).map("\n\n".join), st.tuples(inner, inner).map("\n".join)),
+    lambda inner: st.one_of(
+        inner.map(quoted),
+        listed(inner),
+        st.tuples(inner, inner).map("\n\n".join),
+        st.tuples(inner, inner).map("\n".join),
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 SOUP = st.text(st.sampled_from("*_`[]()<>|~#-+.!\\&:=\n\n  \t1ab€é😀\u0301\u200d\ud83d\x00\r"), max_size=150)
 MARKDOWN = st.one_of(
-    st.lists(BLOCKS, min_size=1, max_size=4).map("\n\n".join), BLOCKS, SOUP, st.lists(st.one_of(BLOCKS, SOUP), max_size=5).map("\n".join)
-)  # fmt: skip
+    st.lists(BLOCKS, min_size=1, max_size=4).map("\n\n".join),
+    BLOCKS,
+    SOUP,
+    st.lists(st.one_of(BLOCKS, SOUP), max_size=5).map("\n".join),
+)
 ROOMS = st.sampled_from((160, 170, 200, 300, 1000, 2000, 4096))
 UNITS = st.sampled_from(("utf16", "codepoint", "byte"))
 
@@ -307,9 +412,88 @@ def test_telegram_takes_every_part_and_shows_every_word(markdown: str, room: int
 
 @pytest.mark.parametrize("dialect", ["plain", "discord", "markdown"])
 @given(MARKDOWN, ROOMS, UNITS)
-@settings(max_examples=MESSAGES // 5)
+@settings(max_examples=MESSAGES // 5, derandomize=ALIKE)
 def test_other_dialects_keep_limits_and_words(dialect: Dialect, markdown: str, room: int, unit: Any) -> None:
     parts = render(markdown, Capabilities(dialect=dialect, max_text=room + 20, unit=unit), suffix_room=20)
     assert all(0 < size(each, unit) <= room and is_visible(each) for each in parts)
     text = well_formed(markdown)
     assert says([shown(each, dialect) for each in parts], Reading(text, dialect, room).found if parts else [])
+
+
+@given(
+    st.text(st.sampled_from("ab. ,!?'\"()%$€é日א😀1\n@:/-+="), max_size=80),
+    st.sampled_from(("plain", "telegram_html", "discord", "markdown")),
+)
+@settings(max_examples=MESSAGES // 5)
+def test_the_short_way_leads_to_the_same(text: str, dialect: Dialect) -> None:
+    """What is passed on as it is, is what the parser and the dialect would have made of it."""
+    short = as_it_is(text, "utf16", 4096)
+    if short is not None and is_visible(text):
+        assert split(text, dialect, "utf16", 4096) == (short,)
+
+
+@given(MARKDOWN)
+@settings(max_examples=MESSAGES // 10)
+def test_plain_text_has_all_words_in_one_piece(markdown: str) -> None:
+    found = plain_text(markdown)
+    assert says([found], Reading(well_formed(markdown), "plain").found if found else [])
+
+
+@given(st.lists(st.one_of(BLOCKS, SOUP), min_size=20, max_size=40), st.sampled_from(("telegram_html", "discord")))
+@settings(max_examples=max(3, MESSAGES // 500), phases=[Phase.generate], derandomize=ALIKE)
+def test_a_hundred_kilobytes(blocks: list[str], dialect: Dialect) -> None:
+    whole = "\n\n".join(blocks)
+    text = "\n\n".join([whole] * (100_000 // (len(whole) + 2) + 1))[:100_000]
+    parts = render(text, Capabilities(dialect=dialect, max_text=2000, unit="utf16"))
+    for part in parts:
+        assert units(check_text(part, "HTML")[0] if dialect == "telegram_html" else part) <= 2000
+    assert says(
+        [shown(each, dialect) for each in parts], Reading(well_formed(text), dialect, 2000).found if parts else []
+    )
+
+
+HOSTILE = {
+    "brackets": "[",
+    "pairs of brackets": "[a](",
+    "images": "![",
+    "stars": "*a **b ",
+    "backticks": "`a",
+    "spoilers": "||a ",
+    "lines": "a\n",
+    "items": "- a\n",
+    "deep items": "- ",
+    "quotes": ">",
+    "definitions": "[a]: b\n",
+    "heads": "# a\n",
+    "fences": "```\n",
+    "rows": "|a|b|\n",
+    "flags": "🇩🇪",
+    "marks": "e\u0301",
+    "one word": "x",
+    "entities": "&#35;",
+    "strikes": "~~a ",
+    "tables": "|a|b|\n|-|-|\n|c|d|\n\n",
+}
+
+
+@pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE)
+def test_four_times_the_text_takes_no_more_than_a_few_times_the_steps(piece: str) -> None:
+    """Linear, counted in calls of functions: time would say more of the machine."""
+
+    def calls(length: int) -> int:
+        count = 0
+
+        def note(_frame: Any, event: str, _argument: Any) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        text = piece * (length // len(piece))
+        sys.setprofile(note)
+        try:
+            render(text, Capabilities(dialect="telegram_html", unit="utf16"))
+        finally:
+            sys.setprofile(None)
+        return count
+
+    calls(100)
+    assert calls(24_000) < 7 * calls(6_000) + 20_000

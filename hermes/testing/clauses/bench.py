@@ -43,6 +43,7 @@ class Outcome:
         value, error: what it returned or raised.
         place: where it waited.
         swallowed: it was cancelled and ended otherwise.
+        endless: it did not wait for anything, but asked the service again and again.
     """
 
     kind: Literal["returned", "raised", "waits"]
@@ -50,6 +51,7 @@ class Outcome:
     error: BaseException | None = None
     place: str = ""
     swallowed: bool = False
+    endless: bool = False
 
     def __str__(self) -> str:
         match self.kind:
@@ -157,7 +159,7 @@ class Bench:
                     await self.still()
                     sys.stderr.write(f"the kit: this cannot be cancelled: {_innermost(tasks[0])}\n")
         if loops.endless:
-            return Outcome(kind="waits", place=f"nothing: it made {MOST_REQUESTS} requests in a row")
+            return Outcome(kind="waits", place=f"nothing: it made {MOST_REQUESTS} requests in a row", endless=True)
         if place is None:
             return found[0]
         return Outcome(kind="waits", place=place, swallowed=bool(found), error=found[0].error if found else None)
