@@ -78,8 +78,8 @@ class Receiving:
                 await trio.sleep(1 + 4 * random.random())
             short = short + 1 if trio.current_time() - begun < SHORT_S else 0
             again = (ending.asked and lived and short <= MAX_SHORT) or (not ending.keep and resumed and not invalid)
-            if not again:
-                raise PlatformUnavailable(ending.words)
+            if ending.silent is not None or not again:
+                raise PlatformUnavailable(ending.words, silent=ending.silent)
             invalid = not lived
             log.info("%s; connecting again", ending.words)
 

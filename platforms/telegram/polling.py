@@ -8,6 +8,7 @@ that is asked for what it cannot know yet answers from what it has.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -40,7 +41,11 @@ async def poll(
     """
     offset = _offset(cursors, me)
     hold_s = max(1, round(config.poll_timeout_s))
-    heard, doubted = trio.current_time(), False
+    heard, doubted = (
+        -math.inf,
+        False,
+    )  # the first quiet poll is asked about too: the connection before may have been deaf
+    flows_s = 2 * (config.quiet_s + hold_s) + 6 * ANSWER_S
     while True:
         updates = await _ask(api, offset, 0 if doubted else hold_s)
         inbox.alive("poll", next_within_s=hold_s + 4 * ANSWER_S)
@@ -52,10 +57,15 @@ async def poll(
             await inbox.deliver(*events, cursors={OFFSET: f"{me.id} {offset}".encode()})
             await _confirm_buttons(api, events)
             heard, doubted = trio.current_time(), False
+            inbox.alive("updates", next_within_s=flows_s)
         elif doubted or trio.current_time() - heard >= config.quiet_s:
             waiting = await _waiting(api)
             if waiting and doubted:
-                raise PlatformUnavailable(f"{waiting} updates wait at Telegram, and the polls bring none")
+                raise PlatformUnavailable(
+                    f"{waiting} updates wait at Telegram, and the polls bring none", silent="updates"
+                )
+            if not waiting:
+                inbox.alive("updates", next_within_s=flows_s)
             heard, doubted = trio.current_time(), bool(waiting)  # one may have come just now: another poll tells
 
 

@@ -326,6 +326,7 @@ async def test_a_deaf_gateway_is_found_by_asking_and_what_it_kept_is_read(clock:
             await on.inbox.until(lambda: raised)
         assert isinstance(raised[0], PlatformUnavailable)
         assert "does not tell us about" in str(raised[0])
+        assert raised[0].silent == "event"
         on.discord.forwards = True
         async with on.receiving():
             await on.inbox.until(lambda: len(on.inbox.events) == 2)

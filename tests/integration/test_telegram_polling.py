@@ -138,8 +138,21 @@ async def test_polls_that_bring_nothing_while_updates_wait_are_no_connection() -
     async with open_fake_telegram() as fake, connected(fake, quiet_s=0.001) as found:
         fake.standing["getUpdates"] = EMPTY
         fake.write(7, "stuck")
-        with pytest.raises(PlatformUnavailable, match="1 updates wait"):
-            await found.receive(RecordingInbox(), {})
+        inbox = RecordingInbox()
+        with pytest.raises(PlatformUnavailable, match="1 updates wait") as raised:
+            await found.receive(inbox, {})
+        assert raised.value.silent == "updates"
+        assert "updates" not in inbox.promises
+
+
+async def test_the_first_quiet_poll_is_proven() -> None:
+    async with open_fake_telegram() as fake, connected(fake, poll_timeout_s=1.0) as found:
+        fake.fail("getUpdates", EMPTY)
+        inbox = RecordingInbox()
+        async with receiving(found, inbox):
+            while "updates" not in inbox.promises:
+                await trio.sleep(0.01)
+        assert inbox.promises["updates"] > 900
 
 
 async def test_a_poll_that_is_never_answered_ends_in_time(clock: trio.testing.MockClock) -> None:
