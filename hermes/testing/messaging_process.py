@@ -150,8 +150,8 @@ async def account(gateway: GatewayProcess, name: str) -> dict[str, Any]:
 async def until_state(gateway: GatewayProcess, name: str, state: str, *, within_s: float = 15.0) -> dict[str, Any]:
     """Wait until an account is in a state; what is shown of it then."""
 
-    async def see() -> dict[str, Any] | None:
+    async def see() -> dict[str, Any]:
         found = await account(gateway, name)
-        return found if found["state"] == state else None
+        return found if found["state"] == state else {}
 
     return await until(see, f"{name} is {state}", within_s=within_s)

@@ -28,9 +28,12 @@ GRACE_S = 10.0  # an event may be on its way
 async def watch_flow(rest: Rest, quiet_s: float, receiving: Receiving, connection: Connection) -> None:
     """Look after each silence of `quiet_s`; ends the connection if it is deaf."""
     grace_s = min(GRACE_S, quiet_s)
+    looked = 0.0
     while True:
-        await trio.sleep(quiet_s)
-        if trio.current_time() - receiving.heard >= quiet_s:
+        since = max(receiving.heard, looked)
+        await trio.sleep_until(since + quiet_s)
+        if receiving.heard <= since:
+            looked = trio.current_time()
             for channel in receiving.newest.channels()[:1]:
                 if await _missing(rest, receiving, channel, grace_s):
                     words = "messages are written that Discord does not tell us about"

@@ -29,6 +29,7 @@ OFFSET = "offset"
 ANSWER_S = 15.0  # beyond the time for which the server may hold a poll
 CONFIRM_S = 5.0
 BATCH = 100
+PAUSE_S = 1.0  # after an empty answer that came at once: there are servers that hold no poll
 
 
 async def poll(
@@ -47,6 +48,7 @@ async def poll(
     )  # the first quiet poll is asked about too: the connection before may have been deaf
     flows_s = 2 * (config.quiet_s + hold_s) + 6 * ANSWER_S
     while True:
+        asked = trio.current_time()
         updates = await _ask(api, offset, 0 if doubted else hold_s)
         inbox.alive("poll", next_within_s=hold_s + 4 * ANSWER_S)
         if updates:
@@ -67,6 +69,8 @@ async def poll(
             if not waiting:
                 inbox.alive("updates", next_within_s=flows_s)
             heard, doubted = trio.current_time(), bool(waiting)  # one may have come just now: another poll tells
+        if not updates and not doubted:
+            await trio.sleep_until(asked + PAUSE_S)
 
 
 async def _ask(api: TelegramApi, offset: int | None, hold_s: int) -> list[Any]:

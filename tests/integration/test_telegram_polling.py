@@ -145,13 +145,20 @@ async def test_polls_that_bring_nothing_while_updates_wait_are_no_connection() -
         assert "updates" not in inbox.promises
 
 
+async def test_a_server_that_holds_no_poll_is_not_asked_without_a_pause(clock: trio.testing.MockClock) -> None:
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        fake.standing["getUpdates"] = EMPTY
+        async with receiving(found, RecordingInbox()):
+            await trio.sleep(10)
+        assert 5 <= fake.counts["getupdates"] <= 11
+
+
 async def test_the_first_quiet_poll_is_proven() -> None:
     async with open_fake_telegram() as fake, connected(fake, poll_timeout_s=1.0) as found:
         fake.fail("getUpdates", EMPTY)
         inbox = RecordingInbox()
         async with receiving(found, inbox):
-            while "updates" not in inbox.promises:
-                await trio.sleep(0.01)
+            await inbox.until(lambda: "updates" in inbox.promises)
         assert inbox.promises["updates"] > 900
 
 

@@ -23,6 +23,10 @@ from hermes.store import InboxTable, OutboxTable, TurnTable
 Method = Callable[..., Awaitable[Any]]
 
 
+def _is(armed: Path) -> bool:
+    return armed.exists()
+
+
 def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[[Any], bool] = bool) -> None:
     """Kill this process before or after a method.
 
@@ -33,10 +37,10 @@ def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[
 
     @functools.wraps(method)
     async def dying(*args: Any, **more: Any) -> Any:
-        if before and armed.exists() and when(args):
+        if before and _is(armed) and when(args):
             os.kill(os.getpid(), signal.SIGKILL)
         result = await method(*args, **more)
-        if not before and armed.exists() and when(result):
+        if not before and _is(armed) and when(result):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
