@@ -1,5 +1,7 @@
 """Run by `test_messaging_kills.py`: a gateway that kills itself at a named instruction, once a file says so.
 
+Whoever comes there first is held at that very instruction; the kill is when as many have come as the file names.
+
     python killed_at.py POINT FILE PYTHON -m hermes WORDS...
 
 Nothing is cleaned up: it is the kernel's SIGKILL, between two instructions of the path of a message.
@@ -15,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from hermes.cli import main
 from hermes.leases import LeasedPlatform
 from hermes.reception import Reception
@@ -23,8 +27,20 @@ from hermes.store import InboxTable, OutboxTable, TurnTable
 Method = Callable[..., Awaitable[Any]]
 
 
-def _is(armed: Path) -> bool:
-    return armed.exists()
+class Point:
+    """Where it dies."""
+
+    def __init__(self, armed: Path) -> None:
+        self._armed = armed
+        self._there = 0
+
+    async def reached(self) -> None:
+        """Nobody goes on from here once it is armed."""
+        if self._armed.exists():
+            self._there += 1
+            if self._there >= int(self._armed.read_text()):
+                os.kill(os.getpid(), signal.SIGKILL)
+            await trio.sleep_forever()
 
 
 def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[[Any], bool] = bool) -> None:
@@ -34,14 +50,15 @@ def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[
         when: asked with the arguments before, with the result after.
     """
     method: Method = getattr(owner, name)
+    point = Point(armed)
 
     @functools.wraps(method)
     async def dying(*args: Any, **more: Any) -> Any:
-        if before and _is(armed) and when(args):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if before and when(args):
+            await point.reached()
         result = await method(*args, **more)
-        if not before and _is(armed) and when(result):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not before and when(result):
+            await point.reached()
         return result
 
     setattr(owner, name, dying)
