@@ -29,7 +29,9 @@ OFFSET = "offset"
 ANSWER_S = 15.0  # beyond the time for which the server may hold a poll
 CONFIRM_S = 5.0
 BATCH = 100
-PAUSE_S = 1.0  # after an empty answer that came at once: there are servers that hold no poll
+PAUSE_S = (
+    1.0  # after an answer with nothing new that came at once: there are servers that hold no poll, or confirm nothing
+)
 
 
 async def poll(
@@ -48,13 +50,14 @@ async def poll(
     )  # the first quiet poll is asked about too: the connection before may have been deaf
     flows_s = 2 * (config.quiet_s + hold_s) + 6 * ANSWER_S
     while True:
-        asked = trio.current_time()
+        asked, repeated = trio.current_time(), False
         updates = await _ask(api, offset, 0 if doubted else hold_s)
         inbox.alive("poll", next_within_s=hold_s + 4 * ANSWER_S)
         if updates:
             events, last = read(updates, account=account, me=me)
             if last is None:
                 raise PlatformProtocolError("getUpdates brought updates without numbers", sample=repr(updates[0])[:200])
+            repeated = offset is not None and last < offset
             offset = last + 1
             await inbox.deliver(*events, cursors={OFFSET: f"{me.id} {offset}".encode()})
             await _confirm_buttons(api, events)
@@ -69,7 +72,7 @@ async def poll(
             if not waiting:
                 inbox.alive("updates", next_within_s=flows_s)
             heard, doubted = trio.current_time(), bool(waiting)  # one may have come just now: another poll tells
-        if not updates and not doubted:
+        if (repeated or not updates) and not doubted:
             await trio.sleep_until(asked + PAUSE_S)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import msgspec
 import trio
 
+from hermes.decode import without_halves
 from hermes.errors import (
     LeaseEnded,
     PlatformConflict,
@@ -59,7 +60,7 @@ class _Hook:
         if request.method != "POST":
             return WebResponse(status=405)
         try:
-            update: Any = msgspec.json.decode(request.body)
+            update: Any = msgspec.json.decode(without_halves(request.body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             log.warning("what came to the webhook is no JSON: %.200r", request.body)
             return WebResponse()  # it would come again as it is

@@ -145,12 +145,15 @@ async def test_polls_that_bring_nothing_while_updates_wait_are_no_connection() -
         assert "updates" not in inbox.promises
 
 
-async def test_a_server_that_holds_no_poll_is_not_asked_without_a_pause(clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("result", [b"[]", b'[{"update_id":5,"message":7}]'])
+async def test_a_server_that_brings_nothing_new_at_once_is_not_asked_without_a_pause(
+    clock: trio.testing.MockClock, result: bytes
+) -> None:
     async with open_fake_telegram() as fake, connected(fake) as found:
-        fake.standing["getUpdates"] = EMPTY
+        fake.standing["getUpdates"] = Fault(code=200, body=b'{"ok":true,"result":' + result + b"}")
         async with receiving(found, RecordingInbox()):
             await trio.sleep(10)
-        assert 5 <= fake.counts["getupdates"] <= 11
+        assert 5 <= fake.counts["getupdates"] <= 12
 
 
 async def test_the_first_quiet_poll_is_proven() -> None:
