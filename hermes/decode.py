@@ -25,6 +25,19 @@ _VISIBLE: Final = re.compile(r"[\x21-\x7e]+\Z")
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z")
 
 
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+
+
+def without_halves(document: bytes) -> bytes:
+    """JSON in which each escaped half of a surrogate pair is U+FFFD.
+
+    A half is no text (RFC 8259, section 8.2), and a strict decoder refuses the whole document for it.
+    """
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], document)
+
+
 class Wrong(ValueError):
     """A value that its rule does not take; the text says what would be right and holds nothing of the value."""
 

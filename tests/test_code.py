@@ -43,7 +43,7 @@ BOUNDARIES = {
 # Library -> the only places that may import it while running (an import for types alone binds nothing).
 DOORS = {
     "aiosqlite": ("hermes/store/connection.py",),
-    "sqlite3": ("hermes/store/",),
+    "sqlite3": ("hermes/store/", "hermes/testing/messaging_process.py"),
     "httpx2": ("hermes/net/", "hermes/testing/"),
     "httpcore2": ("hermes/net/", "hermes/testing/"),
     "trio_websocket": ("hermes/net/", "hermes/testing/"),

@@ -86,9 +86,11 @@ class InboxTable(Tables):
         """Commands that wait to be run, in their order."""
         return await self._read(inbox.next_commands, limit)
 
-    async def finish_command(self, row: InboxRow, reply: Sequence[StoredContent]) -> None:
-        """End a command, with what is said to it."""
-        await self._write(inbox.finish_command, row, reply, self._clock())
+    async def finish_command(
+        self, row: InboxRow, reply: Sequence[StoredContent], *, refused: str | None = None
+    ) -> None:
+        """End a command, with what is said to it; `refused` says why it was not run."""
+        await self._write(inbox.finish_command, row, reply, self._clock(), refused=refused)
 
     async def stop(
         self, key: str, event_id: str, before: int | None = None

@@ -265,9 +265,16 @@ def next_commands(con: sqlite3.Connection, limit: int) -> list[InboxRow]:
     return [row(each) for each in found.fetchall()]
 
 
-def finish_command(con: sqlite3.Connection, event: InboxRow, reply: Sequence[StoredContent], now: float) -> None:
-    """End a command: its row, and what is said to it."""
-    con.execute("UPDATE inbox SET state = 'command', finished_at = ? WHERE id = ?", (now, event.id))
+def finish_command(
+    con: sqlite3.Connection, event: InboxRow, reply: Sequence[StoredContent], now: float, refused: str | None = None
+) -> None:
+    """End a command: its row, and what is said to it.
+
+    Args:
+        refused: why it was not run.
+    """
+    state = "command" if refused is None else "refused"
+    con.execute("UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?", (state, refused, now, event.id))
     if event.address is not None:
         outbox.add(con, event.address, reply, reply=event.reply, source="command", turn_id=None, now=now)
 

@@ -18,6 +18,7 @@ from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.session_keys import kind_of_chat
 from hermes.store import context, inbox, live_parts, pairing, responses, sessions, steps
+from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
 
@@ -101,6 +102,9 @@ def _refusal(
     if event.attempts >= MAX_ATTEMPTS:
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
+    if _is_removed(event, look):
+        failure = Failure(status=410, code="account_removed", message="the account was removed")
+        return "refused", REMOVED, failure
     if not _may_speak(con, event, look):
         failure = Failure(status=403, code="not_allowed", message="you may not talk to me any more")
         return "refused", "not allowed any more", failure
@@ -121,6 +125,11 @@ def _refusal(
                 Failure(status=400, code="unknown_tool_call", message=words, kind="invalid_request_error"),
             )
     return None
+
+
+def _is_removed(event: InboxRow, look: TakeUp) -> bool:
+    """Whether nobody could read an answer any more: the row came through an account that is not configured now."""
+    return event.account != HTTP and event.mode != "job" and look.access(event.account) is None
 
 
 def _may_speak(con: sqlite3.Connection, event: InboxRow, look: TakeUp) -> bool:
