@@ -19,7 +19,7 @@ __all__ = ["surface"]
 
 def surface() -> list[str]:
     """One line for each part of the contract, in the order of its names."""
-    found = []
+    found: list[str] = []
     for name in sorted(set(platform.__all__)):
         found += _lines(name, getattr(platform, name))
     for name, value in sorted(vars(errors).items()):
