@@ -29,14 +29,11 @@ def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
         return {"account": account, "tried": messaging.connections.retry(account)}
 
     async def send(body: Json) -> Json:
-        address, files = parse_address(_text(body, "to")), _paths(body)
+        to, files = _text(body, "to"), _paths(body)
         text = _text(body, "text") if not files or body.get("text") else ""
         if not text.strip() and not files:
             raise RequestError(400, "there is nothing to send", param="text")
-        try:
-            messaging.capabilities(address.account)
-        except AccountDown as error:
-            raise RequestError(404, str(error), code="account_not_found", param="to") from None
+        address = await _find_address(store, messaging, to)
         if files:
             added = await _send_files(messaging, address, files, text)
         else:
@@ -67,6 +64,21 @@ def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
     return {
         "account-retry": retry, "send": send, "outbox": outbox, "outbox-retry": outbox_retry, "outbox-drop": outbox_drop,
     }  # fmt: skip
+
+
+async def _find_address(store: Store, messaging: Messaging, text: str) -> Address:
+    """Where `to` says: a chat, or the place that an account's people chose by /sethome."""
+    address = parse_address(text) if ":" in text else None
+    account = text if address is None else address.account
+    try:
+        messaging.capabilities(account)
+    except AccountDown as error:
+        raise RequestError(404, str(error), code="account_not_found", param="to") from None
+    address = address or await store.conversations.home(account)
+    if address is None:
+        words = f"nobody has typed /sethome in a chat of {account}: do that, or name the chat as {account}:CHAT"
+        raise RequestError(409, words, code="no_home", param="to")
+    return address
 
 
 def parse_address(text: str) -> Address:

@@ -13,7 +13,7 @@ SEND_S = 120.0  # the gateway copies the files before it answers
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--to", required=True, metavar="ADDRESS", help="account:chat or account:chat:thread")
+    parser.add_argument("--to", required=True, metavar="ADDRESS", help="account:chat[:thread], or an account alone")
     parser.add_argument(
         "text", nargs="?", help="what to say, as markdown (default: standard input; with files, nothing)"
     )
