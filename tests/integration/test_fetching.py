@@ -24,6 +24,7 @@ from hermes.fetching import AT_ONCE, LATE, NO_PICTURE, OF_ACCOUNT, choose, open_
 from hermes.filework import FileWork
 from hermes.ids import new_id
 from hermes.messages import Image, Message, Text
+from hermes.platform_config import AccountConfig
 from hermes.settings import MediaConfig
 from hermes.store import Store, open_store
 from hermes.store.reception import Place
@@ -31,6 +32,7 @@ from hermes.store.rows import Next
 from hermes.testing.clock import Hold
 from hermes.testing.fake_platform import FakeConnections, FakePlatform, Mood, refuses
 from hermes.testing.spine import config_for
+from platforms.telegram import platform as telegram
 
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(100_000)
 JPEG = b"\xff\xd8\xff\xe0" + os.urandom(300_000)
@@ -38,6 +40,7 @@ KEY = "one:dm:7"
 EPOCH = 1_000_000_000.0
 POLICY = AccessPolicy(allowed_users=frozenset({"7"}))
 OWNER = AccessPolicy(allowed_users=frozenset({"7"}), admins=frozenset({"7"}), admin_tools=True)
+ACCOUNTS = {name: AccountConfig(account=name, spec=telegram, config=None, access=POLICY) for name in ("one", "two")}
 OGG = b"OggS\0\2" + bytes(1000)
 
 
@@ -109,7 +112,10 @@ async def opened(
     with Hold(clock, lambda: not stores or stores[0].database.in_flight > 0):
         try:
             async with open_store(
-                home / "hermes.db", config_for(home), new_id("boot"), lambda: EPOCH + trio.current_time()
+                home / "hermes.db",
+                config_for(home, platforms=ACCOUNTS),
+                new_id("boot"),
+                lambda: EPOCH + trio.current_time(),
             ) as store:
                 stores.append(store)
                 bench = Bench(store, Blobs(home / "blobs"), FakeConnections(one=platform, two=FakePlatform()), settings)

@@ -341,8 +341,8 @@ async def test_what_comes_for_an_account_that_was_just_removed_is_not_kept_and_n
         current[0] = there
         other = msgspec.structs.replace(event(3), address=Address("somebody", "7"))
         nameless = [
-            replace(event(4), id=""),
-            replace(event(5), id="x" * 600),
+            msgspec.structs.replace(event(4), id=""),
+            msgspec.structs.replace(event(5), id="x" * 600),
             event(6, "\ud800"),
             event(7, "x" * 200_001),
         ]
