@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "config_fingerprint", "diff_config", "load", "load_config", "process_environment", "reload_config"]
 
 MIN_KEY: Final = 16
-WITHOUT_EFFECT: Final = ("session_reset",)
-"""Sections whose keys are read and checked, and that nothing uses."""
 _HTTP_NAMES: Final = (("host", "API_SERVER_HOST"), ("port", "API_SERVER_PORT"), ("key", "API_SERVER_KEY"))
 
 Finder: TypeAlias = "Callable[[Path], Mapping[str, FoundPlatform]]"
@@ -130,9 +128,6 @@ def _decode(
     model = read_model(tree.get("model"), variables, findings, origins)
     accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms)
     workspace = _read_workspace(tree, place, overrides, variables, findings)
-    idle = [name for name in WITHOUT_EFFECT if sections.get(name, SECTIONS[name][0]()) != SECTIONS[name][0]()]
-    if idle:
-        findings.warnings.append("no effect yet: " + ", ".join(idle))
     if findings.foreign:
         findings.warnings.append("keys of hermes-agent without a meaning here: " + ", ".join(findings.foreign))
     return Config(

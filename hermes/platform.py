@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -57,6 +57,7 @@ __all__ = [
     "Platform",
     "PlatformSpec",
     "Quoted",
+    "ReadsBack",
     "Receipt",
     "ReplyRef",
     "RouteHandler",
@@ -102,6 +103,7 @@ class Capabilities:
         drafts: a reply can be shown while it is written, by edits or otherwise.
         deduplicates: the service drops a second `send` with the same key for at least five minutes.
         native_commands: commands are registered with the service, from `Host.commands`.
+        finds: the service can be asked whether it shows what an earlier `send` may have left: the platform is a `ReadsBack`.
     """
 
     dialect: Literal["plain", "telegram_html", "discord", "markdown"] = "plain"
@@ -116,6 +118,7 @@ class Capabilities:
     drafts: bool = False
     deduplicates: bool = False
     native_commands: bool = False
+    finds: bool = False
 
 
 class Inbox(Protocol):
@@ -194,6 +197,26 @@ class Platform(Protocol):
         Raises, on entering or while it is read:
             SendRejected: it is gone, or larger than `max_bytes`.
             PlatformError: the connection itself.
+        """
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """What a platform is besides, if its capabilities say `finds`: it can look for what an earlier `send` may have left."""
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+        """Look for the message of a `send` whose outcome is not known. Shows and changes nothing.
+
+        Args:
+            to, key: of that `send`.
+            since: seconds since the epoch at which it began, the earliest if there were several.
+
+        Returns:
+            its receipt; None only if it is certain that nothing is or will be shown: then it is sent again, unmarked.
+
+        Raises:
+            SendUncertain: nobody can tell; it is treated like a service that cannot be asked.
+            PlatformError: the service cannot be asked now; it will be asked again.
         """
 
 

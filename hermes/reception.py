@@ -14,8 +14,9 @@ from hermes.inbound import BadEvent, check_event
 from hermes.observe.logs import get_log
 from hermes.platform import EMPTY
 from hermes.platform_config import AccountConfig
+from hermes.session_reset import reset_due, reset_text
 from hermes.sessions import Sessions
-from hermes.settings import Config
+from hermes.settings import Config, SessionResetConfig
 from hermes.store import Store
 from hermes.store.reception import Place
 
@@ -74,6 +75,7 @@ class Reception:
             account=account, platform=configured.spec.name, access=configured.access,
             busy=configured.access.busy or config.sessions.busy,
             pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
+            reset=lambda last_at, now: _reset(config.session_reset, last_at, now),
         )  # fmt: skip
         done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
@@ -119,6 +121,11 @@ class AccountInbox:
     def left(self, event_id: str) -> None:
         """Nobody waits for an attended event any more."""
         self._reception.left(event_id)
+
+
+def _reset(config: SessionResetConfig, last_at: float, now: float) -> str | None:
+    due = reset_due(config, last_at, now)
+    return None if due is None else reset_text(due, config)
 
 
 def pairing_text(account: str, code: str) -> str:

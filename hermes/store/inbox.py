@@ -42,6 +42,12 @@ def row(values: tuple[Any, ...]) -> InboxRow:
     return InboxRow(**found, readable=payload is not None)
 
 
+def count_open(con: sqlite3.Connection, key: str) -> int:
+    """How many rows of a mailbox wait or are being answered."""
+    (found,) = con.execute(f"SELECT count(*) FROM inbox WHERE session_key = ? AND {OPEN}", (key,)).fetchone()
+    return int(found)
+
+
 def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: float) -> Accepted:
     """Commit one event to its mailbox; a repeat, or a known idempotency key, points to the row that stands for it.
 

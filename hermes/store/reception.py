@@ -21,7 +21,7 @@ from hermes.inbound import to_payload
 from hermes.intake import Busy, Intake, Payload, encode_payload
 from hermes.messages import user
 from hermes.session_keys import escaped, is_shared, session_key
-from hermes.store import addresses, context, cursors, inbox, outbox, pairing
+from hermes.store import addresses, context, cursors, inbox, outbox, pairing, sessions
 
 KEPT_FOR_MAIL_S = 86_400.0
 
@@ -36,6 +36,7 @@ class Place:
         busy: what a new message does to a turn that runs.
         merge_window_s: how long more parts of one message are waited for.
         pairing_text: from a code to what the stranger reads.
+        reset: from when a conversation last went on, and now, to what is said because it begins anew; None while it goes on.
     """
 
     account: str
@@ -44,6 +45,7 @@ class Place:
     busy: Busy
     pairing_text: Callable[[str], str]
     merge_window_s: float = 1.0
+    reset: Callable[[float, float], str | None] = lambda _last_at, _now: None
 
 
 @dataclass(slots=True)
@@ -103,11 +105,26 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     if command is not None and not (command.name in commands.SAYS and command.arguments):
         done.commands = _keep_command(con, place, event, now) or done.commands
         return "command"
-    accepted = inbox.accept(con, intake := _intake(place, event), now, KEPT_FOR_MAIL_S)
-    if not accepted.fresh:
+    intake = _intake(place, event)
+    before = sessions.get_open(con, intake.session_key)
+    if not inbox.accept(con, intake, now, KEPT_FOR_MAIL_S).fresh:
         return "repeated"
+    if before is not None and (said := place.reset(before.updated_at, now)) is not None:
+        _begin_anew(con, event, intake, said, done, now)
     done.rows.append(intake)
     return "accepted"
+
+
+def _begin_anew(
+    con: sqlite3.Connection, event: InboundEvent, intake: Intake, said: str, done: Delivered, now: float
+) -> None:
+    """Let a message begin a new conversation, unless the one before is being answered or waits."""
+    if inbox.count_open(con, intake.session_key) > 1:
+        return
+    if sessions.renew(con, intake.session_key, new_id("sess"), "reset", now) is None:
+        return
+    outbox.add(con, event.address, [StoredContent(text=said)], reply=None, source="notice", turn_id=None, now=now)
+    done.addresses.append(event.address)
 
 
 def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> Intake:

@@ -33,7 +33,7 @@ class Call:
     """A request that was made: when (trio's clock), of which kind, for which key or message."""
 
     at: float
-    method: Literal["send", "edit", "signal"]
+    method: Literal["send", "edit", "find", "signal"]
     address: Address
     key: str = ""
     text: str = ""
@@ -86,7 +86,7 @@ class FakePlatform:
     most_at_once: int = 0
 
     def next(self, chat: str, *moods: Mood) -> None:
-        """Queue moods for the next requests of a chat, sends and edits alike."""
+        """Queue moods for the next requests of a chat, sends, edits and looks alike."""
         self.queued.setdefault(chat, deque(maxlen=1000)).extend(moods)
 
     def texts(self, chat: str) -> list[str]:
@@ -126,6 +126,12 @@ class FakePlatform:
             if shows:
                 self.messages[message.id] = replace(message, content=content)
             return receipt
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:  # noqa: ARG002  # the contract's
+        """The receipt of what is shown for a key."""
+        async with self._request(Call(at=trio.current_time(), method="find", address=to, key=key)):
+            known = next((each for each in self.messages.values() if each.key == key), None)
+            return Receipt(message_id=known.id, address=to) if known is not None else None
 
     async def signal(self, to: Address, activity: Activity) -> None:  # noqa: ARG002  # the contract's
         """Show a sign."""

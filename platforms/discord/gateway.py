@@ -98,7 +98,7 @@ async def open_gateway(
         try:
             yield Connection(socket, config, session)
         finally:
-            await socket.close(KEEPS_SESSION)  # noqa: ASYNC102  # shielded and bounded by the WebSocket itself
+            await socket.close(KEEPS_SESSION)  # noqa: ASYNC102  # shielded and bounded inside
 
 
 class Connection:

@@ -436,7 +436,7 @@ async def test_leaving_while_a_clean_up_of_receiving_hangs_is_bounded_by_its_own
         try:
             await hang()
         finally:
-            await hang_shielded()
+            await hang_shielded()  # noqa: ASYNC102  # a bad clean-up is what is tested
 
     service = FakeService(receive_always=hangs)
     with trio.CancelScope() as root:
