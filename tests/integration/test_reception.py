@@ -48,7 +48,7 @@ def place(access: AccessPolicy = POLICY, **more: Any) -> Place:
     return Place(account="tg", platform="telegram", access=access, busy=more.get("busy", "interrupt"), pairing_text=str)
 
 
-def event(number: int | str, text: str = "hi", *, sender: Person = ANNA, chat: str = "7", **more: Any) -> InboundEvent:
+def event(number: int, text: str = "hi", *, sender: Person = ANNA, chat: str = "7", **more: Any) -> InboundEvent:
     thread = more.pop("thread", None)
     return InboundEvent(
         id=str(number), address=Address("tg", chat, thread), chat_kind=more.pop("chat_kind", "dm"), sender=sender,
@@ -273,6 +273,34 @@ async def test_what_belongs_to_nothing_waits_for_nothing(tmp_path: Path) -> None
         assert await taken(store) == (["plain"], 0.0)
 
 
+async def test_what_comes_for_an_account_that_was_just_removed_is_not_kept_and_not_confirmed(tmp_path: Path) -> None:
+    """Its service keeps what nobody confirmed; what names another account is counted and set aside."""
+    account = AccountConfig(account="tg", spec=telegram, config=None, access=POLICY)
+    there = Config(home=tmp_path, workspace=tmp_path, platforms={"tg": account})
+    current = [there]
+    async with opened(tmp_path) as store:
+        reception = Reception(
+            store, lambda: None, lambda: current[0], wake_lane=lambda _: None, wake_commands=lambda: None
+        )
+        inbox = reception.inbox_for("tg", 1)
+        await inbox.deliver(event(1), cursors={"offset": b"1"})
+        current[0] = replace(there, platforms={})
+        with pytest.raises(StoreUnavailable, match="not configured any more"):
+            await inbox.deliver(event(2), cursors={"offset": b"2"})
+        current[0] = there
+        other = msgspec.structs.replace(event(3), address=Address("somebody", "7"))
+        nameless = [
+            msgspec.structs.replace(event(4), id=""),
+            msgspec.structs.replace(event(5), id="x" * 600),
+            event(6, "\ud800"),
+            event(7, "x" * 200_001),
+        ]
+        await inbox.deliver(other, *nameless, event(2), cursors={"offset": b"3"})
+        assert reception.counts == {"accepted": 2, "quarantined": 5}
+        assert await store.inbox.cursors("tg") == {"offset": b"3"}
+        assert await column(store, "SELECT event_id FROM inbox ORDER BY id") == [event(1).key, event(2).key]
+
+
 async def answer(store: Store, key: str = "tg:dm:7") -> str:
     """Take up what waits and end it with a word; the conversation's id."""
     claim = (await store.turns.take_up(key, new_id("turn"), frozenset(), remembers=False)).claim
@@ -322,31 +350,3 @@ async def test_a_silence_ends_nothing_that_waits_or_is_being_answered(tmp_path: 
         await store.inbox.deliver(where, [event(3, "three")], {})
         assert await column(store, "SELECT id FROM sessions WHERE ended_at IS NULL") == [first]
         assert await column(store, "SELECT count(*) FROM outbox") == [0]
-
-
-async def test_what_comes_for_an_account_that_was_just_removed_is_not_kept_and_not_confirmed(tmp_path: Path) -> None:
-    """Its service keeps what nobody confirmed; what names another account is counted and set aside."""
-    account = AccountConfig(account="tg", spec=telegram, config=None, access=POLICY)
-    there = Config(home=tmp_path, workspace=tmp_path, platforms={"tg": account})
-    current = [there]
-    async with opened(tmp_path) as store:
-        reception = Reception(
-            store, lambda: None, lambda: current[0], wake_lane=lambda _: None, wake_commands=lambda: None
-        )
-        inbox = reception.inbox_for("tg", 1)
-        await inbox.deliver(event(1), cursors={"offset": b"1"})
-        current[0] = replace(there, platforms={})
-        with pytest.raises(StoreUnavailable, match="not configured any more"):
-            await inbox.deliver(event(2), cursors={"offset": b"2"})
-        current[0] = there
-        other = msgspec.structs.replace(event(3), address=Address("somebody", "7"))
-        nameless = [
-            msgspec.structs.replace(event(4), id=""),
-            msgspec.structs.replace(event(5), id="x" * 600),
-            event(6, "\ud800"),
-            event(7, "x" * 200_001),
-        ]
-        await inbox.deliver(other, *nameless, event(2), cursors={"offset": b"3"})
-        assert reception.counts == {"accepted": 2, "quarantined": 5}
-        assert await store.inbox.cursors("tg") == {"offset": b"3"}
-        assert await column(store, "SELECT event_id FROM inbox ORDER BY id") == [event(1).key, event(2).key]

@@ -30,7 +30,7 @@ LIMIT = ["/bin/sh", "-c", 'ulimit -n 128; exec "$@"', "sh"]
 @pytest.mark.wall_clock_s(120)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are read from /proc")
 async def test_two_hundred_chats_at_once_with_128_descriptors(tmp_path: Path, full: bool) -> None:
-    home, bursts = tmp_path / "home", 10 if full else 2
+    home, bursts = tmp_path / "home", 10 if full else 1
     async with (
         open_fake_telegram() as fake, open_fake_discord() as other, open_fake_model(default=Reply(text="hello")) as model,
     ):  # fmt: skip
