@@ -219,11 +219,11 @@ class Discord(Markdown):
     def line_end(self, *, hard: bool) -> str:  # noqa: ARG002 - every line's end is seen
         return "\n"
 
-    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
+    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:
         if marks and marks[-1].kind == "address":
             # Bare it has a preview; among marks it would swallow their ends.
             return text if len(marks) == 1 else f"<{text}>"
-        written = super().run(text, marks, begins=begins, after=after, heading=False)
+        written = super().run(text, marks, begins=begins, after=after, heading=heading)
         kinds = [each.kind for each in marks]
         if "link" in kinds and "code" not in kinds:
             written = written.replace("]", "\\]")

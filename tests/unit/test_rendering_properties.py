@@ -183,6 +183,8 @@ def shown(part: str, dialect: Dialect) -> str:
         return check_text(part, "HTML")[0] and parse_html(part)[0]
     if dialect == "plain":
         return part
+    if dialect == "discord":  # which knows no code by indentation
+        part = re.sub(r"^((?:> ?)*) {4,}", r"\1   ", part, flags=re.MULTILINE)
     out: list[str] = []
     for choice in Reading(part, "markdown" if dialect == "markdown" else "discord", literal=True).found:
         out.append(choice[0])
