@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,9 @@ from hermes.errors import PlatformRefused
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
 from hermes.platform import AccountMemory, Host, RouteHandler, Routes
+from hermes.settings import Config
 from hermes.store import Store
+from hermes.token_lock import open_token_lock, token_hash
 
 if TYPE_CHECKING:
     from hermes.net import Network
@@ -93,7 +95,10 @@ async def open_passing_host(account: str) -> AsyncIterator[Host]:
 class _Hosts:
     """Hosts over one network, which is opened when the first account needs it: most of its cost is loading the library."""
 
-    def __init__(self, nursery: trio.Nursery, store: Store, hooks: Hooks) -> None:
+    def __init__(self, nursery: trio.Nursery, store: Store, hooks: Hooks, config: Config) -> None:
+        state = config.surroundings.state_dir
+        self._locks = state / "hermes" if state is not None else None
+        self._home = config.home
         self._hooks = hooks
         self._nursery = nursery
         self._store = store
@@ -102,10 +107,18 @@ class _Hosts:
 
     @asynccontextmanager
     async def open(self, plan: AccountPlan) -> AsyncIterator[Host]:
-        """A host for one connection."""
+        """A host for one connection, while this gateway is the only one of this user that uses the account's token."""
+        async with AsyncExitStack() as stack:
+            if self._locks is not None:
+                kept = [getattr(plan.config, name) for name in plan.spec.secrets]
+                owner = f"the account {plan.account} of {self._home}"
+                await stack.enter_async_context(open_token_lock(self._locks, token_hash(plan.spec.name, kept), owner))
+            yield await self._host(plan)
+
+    async def _host(self, plan: AccountPlan) -> Host:
         network = await self._shared()
         memory, routes = StoredMemory(self._store, plan.account), self._hooks.of(plan.account)
-        yield _host(plan.account, network, await network.tls(), memory, routes)
+        return _host(plan.account, network, await network.tls(), memory, routes)
 
     async def _shared(self) -> Network:
         async with self._opening:
@@ -127,14 +140,15 @@ async def _keep_open(
 
 
 @asynccontextmanager
-async def open_hosts(store: Store, hooks: Hooks) -> AsyncIterator[MakeHost]:
+async def open_hosts(store: Store, hooks: Hooks, config: Config) -> AsyncIterator[MakeHost]:
     """A maker of hosts for connections, which must all be left before this is.
 
     Args:
         hooks: where webhooks are mounted.
+        config: whose home this is, and where the locks of tokens are.
 
     Lifetime: exit = the network is closed.
     """
     async with trio.open_nursery() as nursery:
-        yield _Hosts(nursery, store, hooks).open
+        yield _Hosts(nursery, store, hooks, config).open
         nursery.cancel_scope.cancel("left")

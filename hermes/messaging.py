@@ -162,7 +162,7 @@ async def open_messaging(
         yield messaging
         return
     async with (
-        open_hosts(store, hooks) as hosts,
+        open_hosts(store, hooks, current.config) as hosts,
         open_connections(
             plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
             store_ready=store.database.wait_available,

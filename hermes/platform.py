@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import trio
 
-from hermes.decode import Rule, choice, flag, seconds, text, texts, url, whole, word
+from hermes.decode import Rule, choice, flag, seconds, secret, text, texts, url, whole, word
 from hermes.events import (
     Activity,
     Address,
@@ -71,6 +71,7 @@ __all__ = [
     "choice",
     "flag",
     "seconds",
+    "secret",
     "setting",
     "text",
     "texts",

@@ -213,7 +213,7 @@ def _head(boundary: str, part: UploadPart) -> bytes:
         lines[1] += f'; filename="{_quoted(part.file_name)}"'
     if part.media_type is not None:
         lines.append(f"Content-Type: {' '.join(part.media_type.split())}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return ("\r\n".join(lines) + "\r\n\r\n").encode(errors="replace")  # a file's name may be no Unicode
 
 
 def _quoted(name: str) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hermes.decode import secret
-from hermes.platform import Capabilities, Secret, choice, seconds, setting, url
+from hermes.platform import Capabilities, Secret, choice, seconds, secret, setting, url
 
 PROXIES = ("http", "https", "socks5", "socks5h")
 

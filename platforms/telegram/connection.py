@@ -63,7 +63,13 @@ class TelegramPlatform:
     async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:  # noqa: ARG002  # it has no use for the key
         """Show one part; Telegram drops no repeats, so the key is of no use."""
         method, params, parts = sending.message(to, content, reply)
-        shown = await self._api.show(method, params, parts=parts)
+        try:
+            shown = await self._api.show(method, params, parts=parts)
+        except SendRejected as error:
+            if not sending.only_as_document(method, str(error)):
+                raise
+            method, params, parts = sending.message(to, content, reply, as_document=True)
+            shown = await self._api.show(method, params, parts=parts)
         return sending.receipt(shown, to, content)
 
     async def edit(self, receipt: Receipt, content: Content) -> Receipt:

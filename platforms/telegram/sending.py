@@ -10,11 +10,22 @@ from hermes.platform import Activity, Address, Content, OutboundFile, Receipt, R
 from platforms.telegram.translate import DIRECT
 
 MAX_PHOTO = 10_000_000  # bytes; what is larger goes as a document (https://core.telegram.org/bots/api#sending-files)
+# What is said of a picture with extreme sides, a file that is not what its type says, a person who wants no voice messages.
+NOT_AS_THIS = (
+    "PHOTO_INVALID_DIMENSIONS", "PHOTO_EXT_INVALID", "PHOTO_SAVE_FILE_INVALID", "IMAGE_PROCESS_FAILED",
+    "VOICE_MESSAGES_FORBIDDEN", "VIDEO_CONTENT_TYPE_INVALID",
+)  # fmt: skip
 Params = dict[str, Any]
 
 
-def message(to: Address, content: Content, reply: ReplyRef | None) -> tuple[str, Params, tuple[UploadPart, ...]]:
-    """The method, its parameters and its files for one part."""
+def message(
+    to: Address, content: Content, reply: ReplyRef | None, *, as_document: bool = False
+) -> tuple[str, Params, tuple[UploadPart, ...]]:
+    """The method, its parameters and its files for one part.
+
+    Args:
+        as_document: a file is sent as it is, whatever it is.
+    """
     params = _place(to)
     if reply is not None and reply.message_id is not None and _number(reply.message_id) is not None:
         params["reply_parameters"] = {"message_id": _number(reply.message_id), "allow_sending_without_reply": True}
@@ -24,11 +35,18 @@ def message(to: Address, content: Content, reply: ReplyRef | None) -> tuple[str,
         params["reply_markup"] = _keyboard(content)
     if content.file is None:
         return "sendMessage", {**params, "text": content.text, **_dialect(content)}, ()
-    method, field = _method(content.file)
+    method, field = ("sendDocument", "document") if as_document else _method(content.file)
     if content.text:
         params |= {"caption": content.text, **_dialect(content)}
-    part = UploadPart(name=field, content=content.file, file_name=content.file.name, media_type=content.file.media_type)
-    return method, params, (part,)
+    name = content.file.name or field  # without one it would be no file
+    return method, params, (
+        UploadPart(name=field, content=content.file, file_name=name, media_type=content.file.media_type),
+    )  # fmt: skip
+
+
+def only_as_document(method: str, why: str) -> bool:
+    """Whether the service took nothing, and only because a file is not what the method is for, or not welcome as such."""
+    return method not in ("sendMessage", "sendDocument") and any(words in why for words in NOT_AS_THIS)
 
 
 def edit(receipt: Receipt, content: Content) -> tuple[str, Params]:

@@ -123,6 +123,7 @@ class Bench:
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HERMES_", "OPENAI_"))}
+        environment["XDG_STATE_HOME"] = str(self._home)  # where the locks of tokens are
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         self._processes.append(process)
         return process

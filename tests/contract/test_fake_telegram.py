@@ -6,6 +6,7 @@ import asyncio
 import json
 import warnings
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ async def test_a_webhook_is_brought_what_the_library_reads_until_it_is_taken() -
         fake.write(7, "hello")
 
         async def job(bot: telegram.Bot) -> None:
-            with pytest.raises(telegram.error.BadRequest, match="(?i)https url"):
+            with pytest.raises(telegram.error.BadRequest, match=r"(?i)https url"):
                 await bot.set_webhook("http://example.org")
             with pytest.raises(telegram.error.BadRequest, match="unallowed characters"):
                 await bot.set_webhook("https://example.org", secret_token="a secret")
@@ -177,6 +178,20 @@ async def test_a_bad_day_lasts_until_it_is_over() -> None:
 
         await sdk(fake, job)
         assert fake.texts(7) == ["y"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[1].glob("samples/telegram/*.json")), ids=lambda path: path.stem
+)
+def test_the_samples_are_updates_to_the_library(path: Path) -> None:
+    sample = json.loads(path.read_text())
+    update = telegram.Update.de_json(sample["update"], None)
+    event = sample["event"]
+    assert update.effective_chat is None or event is None or str(update.effective_chat.id) == event["address"]["chat"]
+    if event is not None:
+        message = update.effective_message
+        assert message is not None
+        assert str(message.message_id) == event.get("reply", {"message_id": event["id"]})["message_id"]
 
 
 async def test_what_is_sent_is_seen_and_can_be_changed() -> None:
@@ -244,6 +259,9 @@ async def test_files_go_both_ways() -> None:
         async def job(bot: telegram.Bot) -> None:
             sent = await bot.send_document(7, b"what we send", caption="<b>it</b>", parse_mode="HTML", filename="a.txt")
             assert (sent.document and sent.document.file_name, sent.caption) == ("a.txt", "it")
+            edited = await bot.edit_message_caption(7, sent.message_id, caption="new")
+            assert isinstance(edited, telegram.Message)
+            assert edited.caption == "new"
             photo = await bot.send_photo(7, b"\xff\xd8 a photo")
             assert photo.photo[0].file_size == 10
             for send in (bot.send_voice, bot.send_audio, bot.send_video, bot.send_animation):

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hermes.events import AttachmentRef, InboundEvent
+from hermes.net import open_background
 from hermes.platform import Secret
 from hermes.testing import Clause, Subject, Switch, TestHost, check_platform_clauses, open_wire_server
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault
+from hermes.testing.fake_telegram_webhook import push_updates
 from platforms.telegram import platform
 from platforms.telegram.config import TelegramConfig
 from platforms.telegram.reading import read
-from platforms.telegram.translate import Me
+from platforms.telegram.words import Me
 
 DAYS: dict[Switch, Fault] = {
     "refuse": Fault(code=401, description="Unauthorized"),
@@ -77,13 +81,20 @@ class Service:
 @asynccontextmanager
 async def open_service() -> AsyncIterator[Service]:
     service = Service()
-    async with open_wire_server(service.fake.handle) as port:
+    async with open_wire_server(service.fake.handle) as port, open_background() as nursery:
         service.fake.port = port
+        nursery.start_soon(push_updates, service.fake)
         yield service
 
 
 def config(service: Service, host: TestHost) -> TelegramConfig:
     return TelegramConfig(token=Secret(TOKEN), base_url=service.fake.base_url)
+
+
+def config_for_webhooks(service: Service, host: TestHost) -> TelegramConfig:
+    return TelegramConfig(
+        token=Secret(TOKEN), base_url=service.fake.base_url, mode="webhook", webhook_url=host.base_url
+    )
 
 
 def translated(sample: bytes) -> Sequence[InboundEvent]:
@@ -95,32 +106,25 @@ def translated(sample: bytes) -> Sequence[InboundEvent]:
     return events
 
 
-def sample(**fields: Any) -> bytes:
-    anna = {"id": 7, "is_bot": False, "first_name": "Anna", "username": "anna", "language_code": "en"}
-    chat = {"id": 7, "first_name": "Anna", "type": "private"}
-    message = {"message_id": 5, "from": anna, "chat": chat, "date": 1_700_000_000, **fields}
-    return json.dumps({"update_id": 1, "message": message}).encode()
-
+SAMPLES = {
+    path.stem: json.dumps(json.loads(path.read_text())["update"]).encode()
+    for path in sorted(Path(__file__).parents[1].glob("samples/telegram/*.json"))
+}
 
 SUBJECT = Subject(
     spec=platform,
     service=open_service,
     config=config,
-    samples={
-        "words": sample(text="hello"),
-        "a voice note": sample(voice={"file_id": "voice", "file_unique_id": "v", "duration": 3, "file_size": len(FILE)}),
-        "an answer": sample(
-            text="yes", reply_to_message={"message_id": 3, "chat": {"id": 7, "type": "private"}, "date": 1, "text": "?"}
-        ),
-    },
+    samples=SAMPLES,
     translate=translated,
     file=(AttachmentRef(kind="voice", ref="voice"), FILE),
 )
 
 
 @pytest.mark.parametrize("clause", check_platform_clauses())
-def test_telegram_keeps(clause: Clause) -> None:
+@pytest.mark.parametrize("subject", [SUBJECT, replace(SUBJECT, config=config_for_webhooks)], ids=["polls", "webhook"])
+def test_telegram_keeps(subject: Subject, clause: Clause) -> None:
     try:
-        clause(SUBJECT)
+        clause(subject)
     except AssertionError as breach:
         pytest.fail(str(breach))

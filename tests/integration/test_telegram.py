@@ -243,6 +243,39 @@ async def test_what_goes_to_a_channels_direct_messages_names_its_thread() -> Non
         assert "message_thread_id" not in fake.calls[-1].params
 
 
+@pytest.mark.parametrize(
+    ("media_type", "why"), [("image/png", "PHOTO_INVALID_DIMENSIONS"), ("audio/ogg", "VOICE_MESSAGES_FORBIDDEN")]
+)
+async def test_a_file_that_is_not_taken_as_what_it_is_goes_as_a_document(
+    tmp_path: Path, media_type: str, why: str
+) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"12345")
+    file = OutboundFile(path=path, name="a thing", media_type=media_type, size_bytes=5)
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        fault = Fault(code=400, description=f"Bad Request: {why}")
+        fake.fail("sendPhoto", fault)
+        fake.fail("sendVoice", fault)
+        receipt = await found.send(ANNA, Content(text="look", file=file), key="k", reply=None)
+        assert "document" in fake.shown[7, int(receipt.message_id)].message
+        assert len(fake.shown) == 1
+        fake.fail("sendDocument", fault)
+        fake.fail("sendPhoto", fault)
+        fake.fail("sendVoice", fault)
+        with pytest.raises(SendRejected):
+            await found.send(ANNA, Content(text="look", file=file), key="k", reply=None)
+
+
+async def test_a_file_has_a_name_whatever_it_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"12345")
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        for name, seen in (("", "document"), ("a\udcff\r\nb", "a?%0D%0Ab"), ('"x".pdf', "%22x%22.pdf")):
+            file = OutboundFile(path=path, name=name, media_type="a/b", size_bytes=5)
+            receipt = await found.send(ANNA, Content(file=file), key="k", reply=None)
+            assert fake.shown[7, int(receipt.message_id)].file == (seen, b"12345")
+
+
 async def test_a_file_that_is_gone_from_our_disk_was_not_sent(tmp_path: Path) -> None:
     file = OutboundFile(path=tmp_path / "none", name="f", media_type="a/b", size_bytes=3)
     async with open_fake_telegram() as fake, connected(fake) as found:
@@ -306,8 +339,28 @@ async def test_a_check_sends_nothing_and_tells_what_is_missing() -> None:
         assert set(fake.counts) == {"getme", "getwebhookinfo"}
 
 
+async def test_a_check_of_a_webhook_says_what_is_in_its_way() -> None:
+    assert platform.check is not None
+    async with open_fake_telegram() as fake, open_test_host("telegram") as host:
+        hooked = config(fake, mode="webhook", webhook_url="https://bot.example.org/")
+        assert any("no webhook is set yet" in fact for fact in (await platform.check(hooked, host)).facts)
+        fake.webhook = "https://bot.example.org/hooks/telegram/updates"
+        assert (await platform.check(hooked, host)).missing == ()
+        fake.hook = {"last_error_message": "Connection timed out"}
+        assert "timed out" in (await platform.check(hooked, host)).missing[0]
+        fake.webhook = "https://bot.example.org.evil.example/"
+        assert any("not ours" in lack for lack in (await platform.check(hooked, host)).missing)
+        bare = config(fake, mode="webhook")
+        assert any("webhook_url" in lack for lack in (await platform.check(bare, host)).missing)
+        with pytest.raises(PlatformRefused):
+            await platform.check(config(fake, token="1:wrong"), host)
+
+
 @pytest.mark.wall_clock_s(120)
-async def test_everything_ended_at_each_step_leaves_nothing_and_loses_nothing(full: bool) -> None:
+async def test_everything_ended_at_each_step_leaves_nothing_and_loses_nothing(full: bool, tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"x" * 100_000)
+    file = OutboundFile(path=path, name="a thing", media_type="a/b", size_bytes=100_000)
     async with open_fake_telegram() as fake:
         fake.files["f"] = ("documents/f", b"file")
         inbox = RecordingInbox()
@@ -315,6 +368,8 @@ async def test_everything_ended_at_each_step_leaves_nothing_and_loses_nothing(fu
         async def use(host: Host, found: Platform) -> None:
             receipt: Receipt = await found.send(ANNA, Content(text="x"), key="k", reply=None)
             await found.edit(receipt, Content(text=f"y {fake.next_message()}"))
+            await found.signal(ANNA, Activity(kind="typing"))
+            await found.send(ANNA, Content(file=file), key="k", reply=None)
             async with found.fetch(AttachmentRef(kind="document", ref="f"), max_bytes=10) as pieces:
                 assert [piece async for piece in pieces] == [b"file"]
 

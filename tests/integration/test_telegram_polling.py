@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from hermes.errors import PlatformConflict, PlatformProtocolError, PlatformUnavailable
+from hermes.errors import PlatformConflict, PlatformProtocolError, PlatformUnavailable, Unreachable
 from hermes.platform import CommandSpec, Platform, Secret
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault, open_fake_telegram
 from hermes.testing.host import RecordingInbox, TestMemory, open_test_host
@@ -20,6 +20,11 @@ from platforms.telegram.config import TelegramConfig
 
 COMMANDS = (CommandSpec(name="help", help="what there is"),)
 EMPTY = Fault(code=200, body=b'{"ok":true,"result":[]}')
+
+
+@pytest.fixture
+def clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0.05)  # long enough for a loopback exchange
 
 
 @asynccontextmanager
@@ -120,7 +125,7 @@ async def test_updates_without_numbers_cannot_be_confirmed_and_are_no_protocol()
 
 
 async def test_an_update_that_came_just_as_one_asked_is_no_reason_to_doubt() -> None:
-    async with open_fake_telegram() as fake, connected(fake, quiet_s=0.001, poll_timeout_s=1.0) as found:
+    async with open_fake_telegram() as fake, connected(fake, quiet_s=1e-9, poll_timeout_s=1.0) as found:
         fake.write(7, "just now")
         fake.fail("getUpdates", EMPTY)
         inbox = RecordingInbox()
@@ -135,6 +140,16 @@ async def test_polls_that_bring_nothing_while_updates_wait_are_no_connection() -
         fake.write(7, "stuck")
         with pytest.raises(PlatformUnavailable, match="1 updates wait"):
             await found.receive(RecordingInbox(), {})
+
+
+async def test_a_poll_that_is_never_answered_ends_in_time(clock: trio.testing.MockClock) -> None:
+    async with open_fake_telegram() as fake, connected(fake, poll_timeout_s=1.0) as found:
+        fake.standing["getUpdates"] = Fault(hang=True)
+        inbox = RecordingInbox()
+        with pytest.raises(Unreachable):
+            await found.receive(inbox, {})
+        assert trio.current_time() >= 16
+        assert not inbox.promises
 
 
 async def test_a_poll_of_somebody_else_ends_ours_and_is_named() -> None:
@@ -165,6 +180,7 @@ async def test_a_button_that_cannot_be_answered_stops_nothing() -> None:
             await inbox.until(lambda: len(inbox.events) == 20)
             fake.write(7, "on")
             await inbox.until(lambda: len(inbox.events) == 21)
+        assert fake.counts["answercallbackquery"] == 20
 
 
 @pytest.mark.parametrize("method", ["getMe", "getWebhookInfo", "deleteWebhook"])

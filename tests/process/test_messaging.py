@@ -129,6 +129,33 @@ async def test_a_reply_that_is_ready_during_an_outage_arrives_once_after_it_and_
         assert look(home, "SELECT state FROM outbox") == [("sent",)]
 
 
+@pytest.mark.wall_clock_s(60)
+async def test_one_token_in_two_homes_is_used_by_one_of_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    state_home = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
+        for home in (first, second):
+            write_config(home, sections(telegram, model))
+        async with open_gateway_process(second, more=state_home) as waits:
+            telegram.write(7, "who is it?")
+            await answered(telegram, 7, 1)
+            async with open_gateway_process(first, more=state_home) as late:
+
+                async def conflict() -> dict[str, Any] | None:
+                    found = await state(late)
+                    return found if found["state"] == "conflict" else None
+
+                found = await until(conflict, "a conflict")
+                assert f"the account telegram of {second}" in found["words"]
+                assert (await late.client.get("/ready")).status_code == 503
+                assert await waits.terminate() == 0
+                telegram.write(7, "and now?")
+                assert await answered(telegram, 7, 2) == ["hello", "hello"]
+                assert await late.terminate() == 0
+        assert look(first, "SELECT count(*) FROM inbox") == [(1,)]
+        assert not list((tmp_path / "state" / "hermes").iterdir())
+
+
 @pytest.mark.wall_clock_s(300)
 async def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path: Path, full: bool, seed: int) -> None:
     """Kills between fetch and commit, while the model thinks, around the reply's commit, and around each send."""

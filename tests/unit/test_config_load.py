@@ -376,6 +376,9 @@ def test_surroundings(tmp_path: Path) -> None:
     found = load_config(tmp_path, None, NOTHING, environ).surroundings
     assert (found.notify_socket, found.watchdog_s, found.invocation_id) == ("@n", 2.5, "i")
     assert found.runtime_dir == Path("/run/x")
+    assert found.state_dir is None
+    for more, place in (({"HOME": "/h"}, "/h/.local/state"), ({"HOME": "/h", "XDG_STATE_HOME": "/s"}, "/s")):
+        assert load_config(tmp_path, None, NOTHING, {**environ, **more}).surroundings.state_dir == Path(place)
     other = load_config(tmp_path, None, NOTHING, {**environ, "WATCHDOG_PID": "1"}).surroundings
     assert other.watchdog_s is None
 

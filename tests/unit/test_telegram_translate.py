@@ -65,6 +65,7 @@ def test_a_direct_message() -> None:
         ({"text": "/roll"}, False),
         ({"text": "/usr/bin/env"}, False),
         ({"text": "/newer"}, False),
+        ({"text": "/new/old"}, False),
         ({"text": "/new@other_bot", "reply_to_message": {"message_id": 3, "from": US, "chat": ROOM, "date": 1, "text": "?"}}, False),
         ({"caption": "@our_bot", "caption_entities": [{"type": "mention", "offset": 0, "length": 8}],
           "photo": [{"file_id": "p", "width": 1, "height": 1}]}, True),

@@ -26,6 +26,7 @@ from hermes.testing.host import TestHost, open_test_host
 from hermes.testing.injection import Complaints, collected_complaints, place_of
 from hermes.testing.service import FakeService
 
+EPOCH = 1_700_000_000.0  # what the host's clock shows when trio's shows zero
 STILL_S = 0.05  # real seconds without a step that count as "nothing goes on"
 SHORT_S = 1.0  # virtual; after so little less care is needed, for no deadline of a request is that near
 FOREVER_S = 1e7
@@ -42,6 +43,7 @@ class Outcome:
         value, error: what it returned or raised.
         place: where it waited.
         swallowed: it was cancelled and ended otherwise.
+        endless: it did not wait for anything, but asked the service again and again.
     """
 
     kind: Literal["returned", "raised", "waits"]
@@ -49,6 +51,7 @@ class Outcome:
     error: BaseException | None = None
     place: str = ""
     swallowed: bool = False
+    endless: bool = False
 
     def __str__(self) -> str:
         match self.kind:
@@ -108,6 +111,10 @@ class Bench:
             seconds -= step
             await self.still(STILL_S if step > SHORT_S else STILL_S / 10)
 
+    def skip(self, seconds: float) -> None:
+        """Let so much time be over at once."""
+        self._clock.jump(seconds)
+
     async def keep_time(self) -> None:
         """Beside work that must end by itself: let deadlines of clean-ups pass when everything waits for them."""
         while True:
@@ -152,7 +159,7 @@ class Bench:
                     await self.still()
                     sys.stderr.write(f"the kit: this cannot be cancelled: {_innermost(tasks[0])}\n")
         if loops.endless:
-            return Outcome(kind="waits", place=f"nothing: it made {MOST_REQUESTS} requests in a row")
+            return Outcome(kind="waits", place=f"nothing: it made {MOST_REQUESTS} requests in a row", endless=True)
         if place is None:
             return found[0]
         return Outcome(kind="waits", place=place, swallowed=bool(found), error=found[0].error if found else None)
@@ -199,7 +206,10 @@ def _innermost(task: trio.lowlevel.Task) -> str:
 @asynccontextmanager
 async def open_bench(subject: Subject, clock: MockClock, complaints: Complaints) -> AsyncIterator[Bench]:
     """A fake service and a host, with everything in them warm: a platform was connected once and has left."""
-    async with open_test_host(subject.account) as host, subject.service() as service:
+    async with (
+        open_test_host(subject.account, clock=lambda: EPOCH + trio.current_time()) as host,
+        subject.service() as service,
+    ):
         bench = Bench(subject, service, host, clock, complaints)
         await bench.outcome(partial(_once, bench), may_take_s=CLEANUP_S)
         await bench.still()

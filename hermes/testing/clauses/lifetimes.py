@@ -89,17 +89,19 @@ async def gone_on_every_path(bench: Bench) -> None:
     await _left_with_an_error(bench)
     await _left_while_it_hangs(bench)
     await bench.leaves_nothing(before, "a connection that was left by an error")
-    cursors: dict[str, bytes] = {}
+    cursors = (await introduced(bench)).cursors
 
     async def scenario() -> None:
         inbox = RecordingInbox(cursors=cursors, account=bench.subject.account)
         bench.service.post("come")
-        async with bench.open() as platform, trio.open_nursery() as nursery:
-            nursery.start_soon(platform.receive, inbox, dict(cursors))
-            await inbox.until(lambda: inbox.events)
-            await _use(bench, platform)
-            nursery.cancel_scope.cancel("seen enough")
-        cursors.update(inbox.cursors)
+        try:
+            async with bench.open() as platform, trio.open_nursery() as nursery:
+                nursery.start_soon(platform.receive, inbox, dict(cursors))
+                await inbox.until(lambda: inbox.events)
+                await _use(bench, platform)
+                nursery.cancel_scope.cancel("seen enough")
+        finally:
+            cursors.update(inbox.cursors)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.keep_time)
@@ -186,7 +188,7 @@ async def _received_on_a_bad_day(bench: Bench, switch: Switch) -> Outcome:
 
 async def _called_again(bench: Bench) -> None:
     """It may be cancelled and called again in one connection, and goes on where it was."""
-    inbox = RecordingInbox(account=bench.subject.account)
+    inbox = await introduced(bench)
     async with bench.open() as platform:
         for number in range(1, 3):
             wanted = bench.service.post(f"call {number}")
@@ -198,6 +200,24 @@ async def _called_again(bench: Bench) -> None:
 
 async def _until_there(platform: Platform, inbox: RecordingInbox, wanted: str) -> None:
     await until(platform, inbox, lambda: any(event.id == wanted for event in inbox.events))
+
+
+async def introduced(bench: Bench) -> RecordingInbox:
+    """Receive for the first time, and something happens meanwhile: from here on it is known how far was read.
+
+    What happened before is the past, which a service may keep from a newcomer.
+    """
+    inbox = RecordingInbox(account=bench.subject.account)
+    async with bench.open() as platform, trio.open_nursery() as nursery:
+        nursery.start_soon(platform.receive, inbox, {})
+        await bench.still()
+        wanted = bench.service.post("a first word")
+        await bench.still()
+        nursery.cancel_scope.cancel("seen enough")
+    if wanted not in {event.id for event in inbox.events}:
+        strange = "another id, which the service never gave, came instead" if inbox.events else "nothing came"
+        raise Breach(f"an event was posted while `receive` ran, and it went on without delivering it: {strange}")
+    return inbox
 
 
 async def until(platform: Platform, inbox: RecordingInbox, fact: Callable[[], object]) -> None:

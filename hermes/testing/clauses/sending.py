@@ -147,6 +147,8 @@ async def _on_a_bad_day(here: Desk, switch: Switch, kinds: tuple[type[PlatformEr
         raise Breach(f"with a service that does `{switch}`, one send is shown {here.shown(text)} times")
     if edited is not None and edited.kind == "raised" and not isinstance(edited.error, PlatformError):
         raise Breach(f"with a service that does `{switch}`, `edit` {edited}; only PlatformErrors come out of it")
+    if isinstance(found.error, RateLimited):
+        here.bench.skip(found.error.retry_after_s + 1.0)
     found = await here.bench.outcome(partial(here.send, text + ", later"))
     if found.kind != "returned" or here.shown(text + ", later") != 1:
         raise Breach(
@@ -241,6 +243,8 @@ async def _once_only(
     found = await bench.outcome(work)
     made = Counter(bench.service.requests()[before:])
     bench.service.set(None)
+    if isinstance(found.error, RateLimited):
+        bench.skip(found.error.retry_after_s + 1.0)
     if again := {request: count for request, count in made.items() if count > max(1, good[request])}:
         raise Breach(
             f"with a service that does `{switch}`, {what} made requests again: {again}; raise, and the core tries again"
