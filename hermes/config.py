@@ -128,7 +128,8 @@ def _decode(
         sections["transcription"] = _with_proxy(sections["transcription"], tree["transcription"], variables, findings)
     passthrough = sections["terminal"].env_passthrough if "terminal" in sections else ()
     model = read_model(tree.get("model"), variables, findings, origins)
-    accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms)
+    quiet = {"quiet_s": supervision.quiet_s} if supervision is not None and "quiet_s" in tree["supervision"] else {}
+    accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms, quiet)
     workspace = _read_workspace(tree, place, overrides, variables, findings)
     if findings.foreign:
         findings.warnings.append("keys of hermes-agent without a meaning here: " + ", ".join(findings.foreign))
@@ -280,6 +281,7 @@ def _read_accounts(
     findings: Findings,
     origins: dict[str, str],
     platforms: Finder | None,
+    shared: Mapping[str, object],
 ) -> Mapping[str, AccountConfig]:
     """The accounts; what reads them is loaded only where there may be one."""
     if not tree and (tree is None or isinstance(tree, Mapping)) and not variables.any_ends_with("_TOKEN"):
@@ -288,7 +290,7 @@ def _read_accounts(
     from hermes.platform_config import read_accounts
 
     find = platforms or find_platforms
-    return read_accounts(tree, variables, findings, lambda: find(place.path), origins)
+    return read_accounts(tree, variables, findings, lambda: find(place.path), origins, shared)
 
 
 def _read_workspace(

@@ -157,6 +157,14 @@ class Inbox(Protocol):
     def left(self, event_id: str) -> None:
         """Nobody waits any more for the attended event of this `InboundEvent.key`."""
 
+    def quarantine(self, because: str, sample: object) -> None:
+        """Tell of something that cannot be read and was passed over: it is counted, and a bounded piece of it is logged.
+
+        Args:
+            because: what is wrong with it.
+            sample: what came, without secrets.
+        """
+
 
 class Platform(Protocol):
     """One live connection to one messaging service."""

@@ -94,6 +94,13 @@ class RunInbox:
             return
         self._inner.left(event_id)
 
+    def quarantine(self, because: str, sample: object) -> None:
+        """As the contract says."""
+        if self.over:
+            self._record.stale += 1
+            return
+        self._inner.quarantine(because, sample)
+
     def _heard(self, path: str) -> None:
         if not self.over:
             self.progressed = True

@@ -103,10 +103,16 @@ class Reception:
         try:
             check_event(event, account)
         except BadEvent as error:
-            self.counts["quarantined"] += 1
-            log.warning("event.quarantined", account=account, because=str(error), sample=ascii(event)[:SAMPLE])
+            self.quarantine(account, str(error), event)
             return False
         return True
+
+    def quarantine(self, account: str, because: str, sample: object) -> None:
+        """Count what cannot be read, and log a piece of it."""
+        self.counts["quarantined"] += 1
+        if isinstance(sample, (str, bytes)):
+            sample = sample[:SAMPLE]
+        log.warning("event.quarantined", account=account, because=because[:SAMPLE], sample=ascii(sample)[:SAMPLE])
 
 
 def senses(config: Config) -> Senses:
@@ -134,6 +140,10 @@ class AccountInbox:
     def left(self, event_id: str) -> None:
         """Nobody waits for an attended event any more."""
         self._reception.left(event_id)
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """Something could not be read."""
+        self._reception.quarantine(self._account, because, sample)
 
 
 def _reset(config: SessionResetConfig, last_at: float, now: float) -> str | None:

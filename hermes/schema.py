@@ -167,7 +167,7 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "healthy_after_s": seconds(DAY),
                 "open_timeout_s": seconds(HOUR),
                 "send_grace_s": seconds(HOUR, zero=True),
-                "quiet_s": seconds(7 * DAY),
+                "quiet_s": seconds(36_000),
                 "probe_s": seconds(7 * DAY),
             },
         ),

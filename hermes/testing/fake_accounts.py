@@ -82,6 +82,10 @@ class FakeInbox:
         """Noted."""
         self._service.left.append(event_id)
 
+    def quarantine(self, because: str, sample: object) -> None:
+        """Noted."""
+        self._service.quarantined.append((because, sample))
+
 
 class FakePlatform:
     """One connection to a `FakeService`."""
@@ -171,6 +175,7 @@ class FakeService:
     keys: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    quarantined: list[tuple[str, object]] = field(default_factory=list)
     opening: int = 0
     most_opening: int = 0
     open_now: int = 0

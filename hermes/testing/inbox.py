@@ -33,6 +33,7 @@ class RecordingInbox:
         cursors: as committed last.
         promises: path -> the last `next_within_s`.
         departed: what `left` was called with.
+        quarantined: what `quarantine` was called with.
         breaches: what the contract does not allow and was asked for all the same.
         unavailable: whether `deliver` raises StoreUnavailable now.
         hold: `deliver` waits for this before it commits, where it is set.
@@ -53,6 +54,7 @@ class RecordingInbox:
         self.cursors = dict(cursors)
         self.promises: dict[str, float] = {}
         self.departed: list[str] = []
+        self.quarantined: list[tuple[str, object]] = []
         self.breaches: list[str] = []
         self.unavailable = False
         self.hold: trio.Event | None = None
@@ -113,6 +115,13 @@ class RecordingInbox:
     def left(self, event_id: str) -> None:
         """Remember who left."""
         self.departed.append(event_id)
+        self._lot.unpark_all()
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """Remember what could not be read."""
+        if not because or not isinstance(sample, (str, bytes, dict, list, int, float, type(None))):
+            self._breach(f"a sample {type(sample).__name__}, set aside because {because!r}")
+        self.quarantined.append((because, sample))
         self._lot.unpark_all()
 
     async def until(self, fact: Callable[[], object]) -> None:

@@ -53,7 +53,7 @@ async def read_missed(
                     raise failed.meaning from None
                 newest.forget(channel)  # we have been put out, or the channel is gone
                 break
-            read = [message for message in map(_message, page) if message is not None]
+            read = [message for raw in page if (message := _message(raw, happenings)) is not None]
             found = sorted(read, key=lambda message: int(message.id))
             events: list[InboundEvent] = []
             for message in found:
@@ -71,12 +71,10 @@ async def read_missed(
     return used
 
 
-def _message(raw: msgspec.Raw) -> Message | None:
+def _message(raw: msgspec.Raw, happenings: Happenings) -> Message | None:
     """A message of a page; None for one that is not as documented, which nothing else waits for."""
     try:
         return msgspec.json.decode(raw, type=Message)
     except msgspec.DecodeError as exc:
-        log.warning(
-            "a message that was missed is not as documented and was left out: %s; it begins %r", exc, bytes(raw)[:200]
-        )
+        happenings.quarantine(f"a message that was missed is not as documented: {exc}", bytes(raw)[:1000])
         return None

@@ -115,6 +115,7 @@ class Receiving:
 
     def _beside(self, nursery: trio.Nursery, connection: Connection) -> None:
         self._account.happenings.nursery = nursery
+        self._account.happenings.inbox = self._inbox
         nursery.start_soon(watch_flow, self._account.rest, self._account.config.quiet_s, self, connection)
 
     async def _identify(self) -> None:

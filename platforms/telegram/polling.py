@@ -54,7 +54,9 @@ async def poll(
         updates = await _ask(api, offset, 0 if doubted else hold_s)
         inbox.alive("poll", next_within_s=hold_s + 4 * ANSWER_S)
         if updates:
-            events, last = read(updates, account=account, me=me)
+            events, last, bad = read(updates, account=account, me=me)
+            for because, update in bad:
+                inbox.quarantine(because, update)
             if last is None:
                 raise PlatformProtocolError("getUpdates brought updates without numbers", sample=repr(updates[0])[:200])
             repeated = offset is not None and last < offset

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -31,8 +30,6 @@ from platforms.telegram.config import TelegramConfig
 from platforms.telegram.reading import read
 from platforms.telegram.translate import UPDATES
 from platforms.telegram.words import Me
-
-log = logging.getLogger(__name__)
 
 HEADER = "x-telegram-bot-api-secret-token"
 CHECK_S = 60.0
@@ -62,9 +59,11 @@ class _Hook:
         try:
             update: Any = msgspec.json.decode(without_halves(request.body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            log.warning("what came to the webhook is no JSON: %.200r", request.body)
+            self.inbox.quarantine("it is no JSON", request.body)
             return WebResponse()  # it would come again as it is
-        events, _ = read([update], account=self.account, me=self.me)
+        events, _, bad = read([update], account=self.account, me=self.me)
+        for because, sample in bad:
+            self.inbox.quarantine(because, sample)
         self.taken += 1
         self.alive()
         if not events:

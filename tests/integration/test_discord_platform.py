@@ -369,6 +369,9 @@ async def test_what_is_malformed_is_left_out_and_the_rest_goes_on() -> None:
         on.discord.say("fine")
         await on.inbox.until(lambda: on.inbox.events)
         assert [each.text for each in on.inbox.events] == ["fine"]
+        told = {because.partition(" ")[0] for because, _ in on.inbox.quarantined}
+        assert told == {"MESSAGE_CREATE", "INTERACTION_CREATE", "GUILD_CREATE"}
+        assert all(sample == b"" for because, sample in on.inbox.quarantined if because.startswith("INTER"))
 
 
 @pytest.mark.parametrize("rubbish", ["{", "[]", b"rubbish\x00\x00\xff\xff"])
