@@ -20,6 +20,7 @@ from hermes.current import Current
 from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
 from hermes.errors import AccountDown
 from hermes.events import Address, StoredContent
+from hermes.forwarding import AccountOutbox
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
@@ -162,7 +163,7 @@ async def open_messaging(
         yield messaging
         return
     async with (
-        open_hosts(store, hooks, current.config) as hosts,
+        open_hosts(store, hooks, current.config, lambda plan: AccountOutbox(plan, store, messaging, current)) as hosts,
         open_connections(
             plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
             store_ready=store.database.wait_available,

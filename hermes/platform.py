@@ -53,6 +53,7 @@ __all__ = [
     "InboundEvent",
     "Inbox",
     "OutboundFile",
+    "Outbox",
     "Person",
     "Platform",
     "PlatformSpec",
@@ -121,12 +122,15 @@ class Capabilities:
 class Inbox(Protocol):
     """Where a platform puts what people did. Valid for one run of `receive`."""
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit events in this order and how far the account has read, in one transaction; repeats are absorbed.
 
         Args:
             events: what happened, oldest first; their addresses name this account.
             cursors: name (1 to 100 characters) -> value (at most 4,096 bytes); each is stored over the one before.
+
+        Returns: the `InboundEvent.key`s of those that are new and will be answered; the others were there before, are commands
+            or context, or come from somebody who may not speak.
 
         When it returns, the service may be told that everything was received. Cancellation: committed, or not at all;
         the service repeats it.
@@ -355,11 +359,12 @@ class WebRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebResponse:
-    """The answer to it."""
+    """The answer to it; `retry_after_s` becomes its Retry-After."""
 
     status: int = 200
     body: bytes = b""
     media_type: str = "text/plain; charset=utf-8"
+    retry_after_s: float | None = None
 
 
 RouteHandler = Callable[[WebRequest], Awaitable[WebResponse]]
@@ -376,6 +381,15 @@ class Routes(Protocol):
         The handler must know its caller by a secret before it believes anything. Exit waits for handlers that run.
         """
 
+    def serve(
+        self, route: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
+    ) -> AbstractAsyncContextManager[str]:
+        """Serve POST `/hooks/<route>` while inside, a path of the whole gateway; as `mount` otherwise.
+
+        Raises, on entering:
+            PlatformConflict: another account serves it.
+        """
+
 
 class AccountMemory(Protocol):
     """A few values that an account keeps over restarts: at most 256 keys, of 100 characters; values of 4,096 bytes."""
@@ -387,6 +401,23 @@ class AccountMemory(Protocol):
         """Keep a value, committed on return; None forgets it."""
 
 
+class Outbox(Protocol):
+    """The way to other accounts, for a platform that has no chats of its own."""
+
+    async def post(self, to: Address, markdown: str, *, key: str) -> None:
+        """Have words shown at an address of any account of another platform, as a reply would be; committed on return.
+
+        Args:
+            to: where.
+            markdown: as the model wrote it.
+            key: the second call with one does nothing, for as long as what was sent is remembered (a week by default).
+
+        Raises:
+            SendRejected: the account is not configured, or is one of the caller's own platform.
+            PlatformUnavailable: nothing was committed; the same call may succeed later.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """All that a platform may touch.
@@ -395,6 +426,7 @@ class Host:
         account: our id in the configuration, the `account` of every Address.
         commands: what people may type, to be registered with services that have that.
         routes: for webhooks.
+        outbox: to the chats of other accounts.
         memory: for what must outlive a restart and is no cursor.
         http, websocket, tcp: the network.
         tls: for protocols that change to TLS on an open connection.
@@ -404,6 +436,7 @@ class Host:
     account: str
     commands: tuple[CommandSpec, ...]
     routes: Routes
+    outbox: Outbox
     memory: AccountMemory
     http: HttpFactory
     websocket: WebSocketFactory
@@ -437,6 +470,8 @@ class PlatformSpec(Generic[C]):
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+        access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose
+            every event was proven by a secret of the account may open itself here.
     """
 
     name: str
@@ -447,3 +482,4 @@ class PlatformSpec(Generic[C]):
     open: Callable[[C, Host], AbstractAsyncContextManager[Platform]]
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    access: Mapping[str, Any] = field(default_factory=lambda: EMPTY)

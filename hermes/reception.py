@@ -63,7 +63,9 @@ class Reception:
         """How far an account has read."""
         return await self._store.inbox.cursors(account)
 
-    async def deliver(self, account: str, events: tuple[InboundEvent, ...], cursors: Mapping[str, bytes]) -> None:
+    async def deliver(
+        self, account: str, events: tuple[InboundEvent, ...], cursors: Mapping[str, bytes]
+    ) -> frozenset[str]:
         """Commit; see `hermes.platform.Inbox`."""
         config = self._config()
         configured: AccountConfig | None = config.platforms.get(account)
@@ -83,6 +85,7 @@ class Reception:
             self._wake_lane(address)
         if done.commands:
             self._wake_commands()
+        return frozenset(each.event_id for each in done.rows)
 
     def left(self, event_id: str) -> None:
         """End the turn of an attended event, or the row before it begins."""
@@ -106,12 +109,14 @@ class AccountInbox:
         self._account = account
         self._reception = reception
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit in transactions of bounded size; the cursors move with the last."""
+        fresh: frozenset[str] = frozenset()
         for start in range(0, max(len(events), 1), MAX_EVENTS):
             part = events[start : start + MAX_EVENTS]
             last = start + MAX_EVENTS >= len(events)
-            await self._reception.deliver(self._account, part, cursors if last else EMPTY)
+            fresh |= await self._reception.deliver(self._account, part, cursors if last else EMPTY)
+        return fresh
 
     def alive(self, path: str, *, next_within_s: float) -> None:
         """Nothing to do here: the run's own inbox keeps the promise."""

@@ -73,7 +73,9 @@ def reply_text(end: TurnEnd, rows: str) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """Why there is no reply, for the person who waits for it."""
+    """Why there is no reply, for the person who waits for it; empty where nobody does any more."""
+    if failure.code == "client_left":
+        return ""
     if failure.code == "turn_timeout":
         return f"This took longer than a turn may, and was ended. {_RETRY}"
     if failure.code == "quarantined":

@@ -118,6 +118,8 @@ class Sessions:
     def delivered(self, rows: Sequence[Intake]) -> None:
         """Rows that a messaging service brought were committed: look at their mailboxes."""
         for intake in rows:
+            if intake.mode == "attended":
+                self._feeds.awaited[intake.event_id] = intake.session_key
             self._interrupt_for(intake)
             self._live.wake(intake.session_key)
 
@@ -126,8 +128,9 @@ class Sessions:
         turn = next((each for each in self._live.turns() if each.claim.rows[-1].event_id == event_id), None)
         if turn is not None:
             turn.interrupt(Cut(reason="left"))
-        else:
+        elif (key := self._feeds.awaited.get(event_id)) is not None:  # one that has ended needs no end
             self._feeds.left.add(event_id)
+            self._live.wake(key)
 
     def wake(self, key: str) -> None:
         """Something may wait in this mailbox; a hint."""

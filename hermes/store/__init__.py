@@ -297,10 +297,11 @@ class OutboxTable(Tables):
         reply: ReplyRef | None,
         source: str,
         turn_id: str | None = None,
+        once: str | None = None,
     ) -> Added:
-        """Commit parts that belong to no other transaction."""
+        """Commit parts that belong to no other transaction; those that have a name, only once."""
         return await self._write(
-            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock()
+            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock(), once=once
         )
 
     async def advance(
