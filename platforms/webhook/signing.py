@@ -140,7 +140,7 @@ def _hmac(route: Route, headers: Headers, body: bytes) -> Proof | None:
     return Proof(id=headers.get(route.id_header or ID_HEADER, ""), at=at, mark=wanted)
 
 
-def _bearer(route: Route, headers: Headers, _: bytes) -> Proof | None:
+def _bearer(route: Route, headers: Headers, _body: bytes) -> Proof | None:
     given = headers.get(route.header or "authorization", "")
     if not route.header:
         scheme, _, given = given.partition(" ")

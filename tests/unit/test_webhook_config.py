@@ -35,7 +35,7 @@ def test_a_route_and_who_may_speak_by_it() -> None:
     account, problems, warnings = read({
         "issues": {**GOOD, "events": ["issues.*"], "when": {"action": ["opened", "reopened"], "n": 5, "draft": False},
                    "unless": {"x": None}, "prompt": "{issue.title}", "session": "{issue.number}"},
-        "ask": {"signature": "bearer", "secret": "t", "answer": True, "header": "X-Token"},
+        "ask": {"signature": "bearer", "secret": "It's a Secret to Everybody", "answer": True, "header": "X-Token"},
     })  # fmt: skip
     assert (problems, warnings) == ([], [])
     found = routes_of(account)
@@ -58,7 +58,9 @@ def test_access_that_is_written_holds() -> None:
     ("section", "words"),
     [
         ({"secret": None}, "secret has no value"),
-        ({"secret": ""}, "secret is empty"),
+        ({"secret": ""}, "secret must be text of 8"),
+        ({"secret": "sesame"}, "secret must be text of 8"),
+        ({"secret": 12345678}, "is a number; quote it"),
         ({"secret": ...}, "without one anybody could call it, so there is no route"),
         ({"signature": ...}, "signature is missing"),
         ({"signature": "md5"}, "signature must be one of"),

@@ -98,7 +98,10 @@ def test_the_names_of_stripe_and_slack_are_in_what_they_sign() -> None:
     assert (slack.id, slack.text) == ("Ev123ABC456", "What is the hour of the pearl, <@U0LAN0Z89>?")
 
 
-def call_of(own: Route, body: bytes, proof: Proof = Proof(), media: str = "application/json") -> InboundEvent:
+NO_NAME = Proof()
+
+
+def call_of(own: Route, body: bytes, proof: Proof = NO_NAME, media: str = "application/json") -> InboundEvent:
     call = read_call(own, {"content-type": media}, body, proof)
     return to_event(Plan.of(own), call, proof, account="hooks", fresh="fresh")
 
