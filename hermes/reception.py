@@ -14,10 +14,12 @@ from hermes.inbound import BadEvent, check_event
 from hermes.observe.logs import get_log
 from hermes.platform import EMPTY
 from hermes.platform_config import AccountConfig
+from hermes.session_keys import session_key
 from hermes.sessions import Sessions
 from hermes.settings import Config
 from hermes.store import Store
-from hermes.store.reception import Place
+from hermes.store.reception import Delivered, Place
+from hermes.store.rows import Next
 
 log = get_log(__name__)
 
@@ -77,15 +79,30 @@ class Reception:
             busy=configured.access.busy or config.sessions.busy,
             pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
         )  # fmt: skip
-        done = await self._store.inbox.deliver(place, good, cursors)
+        sessions = self._sessions()
+        begun = done = None
+        if sessions is not None and len(good) == 1 and good[0].attended and not cursors:
+            begun = done = await self._begin(sessions, place, good[0])
+        if done is None:
+            done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
         if (sessions := self._sessions()) is not None:
-            sessions.delivered(done.rows)
+            sessions.delivered(done.rows, begun=begun is not None)
         for address in done.addresses:
             self._wake_lane(address)
         if done.commands:
             self._wake_commands()
         return frozenset(each.event_id for each in done.rows)
+
+    async def _begin(self, sessions: Sessions, place: Place, event: InboundEvent) -> Delivered | None:
+        """Commit what somebody waits for together with the beginning of its turn, if its session is free for that."""
+        key = session_key(place.access, event)
+
+        async def commit(turn_id: str, left: frozenset[str], remembers: bool) -> tuple[Delivered, Next | None]:
+            inbox = self._store.inbox
+            return await inbox.deliver_and_take_up(place, event, key, turn_id, left, remembers=remembers)
+
+        return await sessions.begin(key, commit)
 
     def left(self, event_id: str) -> None:
         """End the turn of an attended event, or the row before it begins."""

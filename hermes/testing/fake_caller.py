@@ -97,7 +97,12 @@ class FakeCaller:
 async def call(url: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST") -> Answered | None:
     """One call over a socket of its own; None if no whole answer came."""
     parts = urlsplit(url)
-    lines = [f"{method} {parts.path} HTTP/1.1", f"host: {parts.netloc}", f"content-length: {len(body)}", "connection: close"]
+    lines = [
+        f"{method} {parts.path} HTTP/1.1",
+        f"host: {parts.netloc}",
+        f"content-length: {len(body)}",
+        "connection: close",
+    ]
     if "content-type" not in headers:
         lines.append("content-type: application/json")
     lines += [f"{name}: {value}" for name, value in headers.items()]

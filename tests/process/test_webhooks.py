@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,9 @@ async def test_replies_of_an_outage_arrive_once_after_it_and_a_restart(tmp_path:
             telegram.down = True
             for _ in range(3):  # at once, and again
                 assert (await ask(gateway, "tell", "news", "d-1")).status in (200, 202)
-            await until(lambda: look(home, "SELECT 1 FROM outbox WHERE account = 'telegram'"), "the reply in the outbox")
+            await until(
+                lambda: look(home, "SELECT 1 FROM outbox WHERE account = 'telegram'"), "the reply in the outbox"
+            )
             assert await gateway.terminate() == 0
         async with open_gateway_process(home) as gateway:
             await served(gateway)
@@ -172,6 +174,43 @@ async def test_replies_of_an_outage_arrive_once_after_it_and_a_restart(tmp_path:
             ("telegram", "sent"): 1,
             ("hooks", "sent"): 1,
         }
+
+
+@pytest.mark.wall_clock_s(120)
+async def test_a_death_while_somebody_waits_ends_what_only_they_wanted(tmp_path: Path, full: bool) -> None:
+    """`ask` ends as interrupted and is never run again; `both` goes on at the next start, for the chat."""
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model() as model:
+        write_config(home, sections(telegram, model))
+        for number in range(5 if full else 1):
+            gate = trio.Event()
+            model.script(Gate(event=gate, reply=Reply(text="late")), Gate(event=gate, reply=Reply(text="late")))
+            async with open_gateway_process(home) as gateway, trio.open_nursery() as nursery:
+                await served(gateway)
+                for route in ("ask", "both"):
+                    nursery.start_soon(cut_off, gateway, route, f"{route}{number}")
+                await until(lambda: model.answering == 2, "both at the model")
+                await gateway.kill()
+            gate.set()
+            model.script(Reply(text=f"answer {number}"))
+            async with open_gateway_process(home) as gateway:
+                await served(gateway)
+                await until(lambda number=number: len(telegram.texts(7)) > number, "the reply in the chat")
+                assert (await ask(gateway, "ask", "x", f"ask{number}")).status == 409
+                assert await gateway.terminate() == 0
+            assert telegram.texts(7)[-1] == f"answer {number}"
+        rounds = number + 1
+        assert Counter(look(home, "SELECT chat, state FROM inbox")) == {
+            ("ask", "interrupted"): rounds,
+            ("both", "answered"): rounds,
+        }
+
+
+async def cut_off(gateway: GatewayProcess, route: str, name: str) -> None:
+    body = json.dumps({"text": "a question", "id": name}).encode()
+    headers = sign(SIGNING[route], body, at=time.time(), id=name)
+    with suppress(OSError, trio.BrokenResourceError):
+        assert await call(f"{gateway.url}/hooks/{route}", body, headers) is None
 
 
 @pytest.mark.wall_clock_s(400)
