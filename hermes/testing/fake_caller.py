@@ -39,7 +39,7 @@ class FakeCaller:
         sign: the headers of a call.
 
     Attributes:
-        url: where calls go; None for now nowhere.
+        url: where calls go; while it is None they wait.
         taken: names of the calls that were answered with a 2xx.
         calls: the status of each call that was made, 0 for none.
         retry_s: until a call is made again.

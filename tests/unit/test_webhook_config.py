@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ from hermes.discovery import FoundPlatform
 from hermes.platform import Address
 from hermes.platform_config import AccountConfig, read_accounts
 from hermes.variables import Variables
+from hermes.yamltree import read_tree
 from platforms.webhook import platform
-from platforms.webhook.config import Route
+from platforms.webhook.config import RULES, Route
 
 GOOD = {"signature": "github", "secret": "sesame-open-42", "deliver": "telegram:12345"}
 
@@ -118,3 +121,24 @@ def test_no_secret_is_displayed(tmp_path: Any) -> None:
     config = Config(home=tmp_path, workspace=tmp_path, platforms={"hooks": account})
     assert "sesame-open-42" not in str(to_display(config)) + repr(config)
     assert "sesame-open-42" in secrets_in(config)
+
+
+def test_every_key_of_a_route_is_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "config.md").read_text(encoding="utf-8")
+    table = page.partition("Of a route, whose name")[2].partition("\n\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    assert [row[0].strip("`") for row in rows] == list(RULES)
+    defaults = {each.name: each.default for each in fields(Route)}
+    for name, _, default, takes in rows:
+        assert takes == RULES[name.strip("`")].says
+        value = defaults[name.strip("`")]
+        if isinstance(value, int | float) or (isinstance(value, str) and value):
+            assert default == f"`{str(value).lower() if isinstance(value, bool) else value}`".replace(".0`", "`")
+
+
+def test_the_page_s_example_is_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "webhooks.md").read_text(encoding="utf-8")
+    tree, _ = read_tree(page.partition("```yaml\n")[2].partition("```")[0].replace("${", "key-of-").replace("}", "", 0))
+    account, problems, _ = read(tree["platforms"]["hooks"]["routes"])
+    assert not problems
+    assert set(routes_of(account)) == {"issues", "ask"}
