@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -21,10 +21,12 @@ from hermes.decode import Rule, choice, flag, seconds, secret, text, texts, url,
 from hermes.events import (
     Activity,
     Address,
+    AttachmentKind,
     AttachmentRef,
     Button,
     ChatKind,
     Content,
+    EventKind,
     InboundEvent,
     OutboundFile,
     Person,
@@ -32,12 +34,15 @@ from hermes.events import (
     Receipt,
     ReplyRef,
 )
+from hermes.routes import RouteHandler, Routes, WebRequest, WebResponse
 from hermes.settings import Secret
 
 __all__ = [
+    "CONTRACT",
     "AccountMemory",
     "Activity",
     "Address",
+    "AttachmentKind",
     "AttachmentRef",
     "Button",
     "ByteStream",
@@ -46,6 +51,7 @@ __all__ = [
     "CheckReport",
     "CommandSpec",
     "Content",
+    "EventKind",
     "Host",
     "HttpAnswer",
     "HttpClient",
@@ -58,6 +64,7 @@ __all__ = [
     "Platform",
     "PlatformSpec",
     "Quoted",
+    "ReadsBack",
     "Receipt",
     "ReplyRef",
     "RouteHandler",
@@ -81,6 +88,9 @@ __all__ = [
     "word",
 ]
 
+CONTRACT: Final = 1
+"""The version of the contract; `docs/reference/platform-contract.md` says what may change within it."""
+
 C = TypeVar("C")
 ByteStream = AsyncIterator[bytes]
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -103,6 +113,7 @@ class Capabilities:
         drafts: a reply can be shown while it is written, by edits or otherwise.
         deduplicates: the service drops a second `send` with the same key for at least five minutes.
         native_commands: commands are registered with the service, from `Host.commands`.
+        finds: the service can be asked whether it shows what an earlier `send` may have left: the platform is a `ReadsBack`.
     """
 
     dialect: Literal["plain", "telegram_html", "discord", "markdown"] = "plain"
@@ -117,6 +128,7 @@ class Capabilities:
     drafts: bool = False
     deduplicates: bool = False
     native_commands: bool = False
+    finds: bool = False
 
 
 class Inbox(Protocol):
@@ -198,6 +210,26 @@ class Platform(Protocol):
         Raises, on entering or while it is read:
             SendRejected: it is gone, or larger than `max_bytes`.
             PlatformError: the connection itself.
+        """
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """What a platform is besides, if its capabilities say `finds`: it can look for what an earlier `send` may have left."""
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+        """Look for the message of a `send` whose outcome is not known. Shows and changes nothing.
+
+        Args:
+            to, key: of that `send`.
+            since: seconds since the epoch at which it began, the earliest if there were several.
+
+        Returns:
+            its receipt; None only if it is certain that nothing is or will be shown: then it is sent again, unmarked.
+
+        Raises:
+            SendUncertain: nobody can tell; it is treated like a service that cannot be asked.
+            PlatformError: the service cannot be asked now; it will be asked again.
         """
 
 
@@ -346,51 +378,6 @@ class StreamFactory(Protocol):
         """A connected stream; closed on exit. Raises Unreachable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebRequest:
-    """What came in on a route: the body is whole and bounded; `headers` have lower-case names."""
-
-    method: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    peer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebResponse:
-    """The answer to it; `retry_after_s` becomes its Retry-After."""
-
-    status: int = 200
-    body: bytes = b""
-    media_type: str = "text/plain; charset=utf-8"
-    retry_after_s: float | None = None
-
-
-RouteHandler = Callable[[WebRequest], Awaitable[WebResponse]]
-
-
-class Routes(Protocol):
-    """Where webhooks come in: on the gateway's one listener."""
-
-    def mount(
-        self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
-    ) -> AbstractAsyncContextManager[str]:
-        """Serve POST and GET `/hooks/<account>/<name>` while inside; yields that path.
-
-        The handler must know its caller by a secret before it believes anything. Exit waits for handlers that run.
-        """
-
-    def serve(
-        self, route: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
-    ) -> AbstractAsyncContextManager[str]:
-        """Serve POST `/hooks/<route>` while inside, a path of the whole gateway; as `mount` otherwise.
-
-        Raises, on entering:
-            PlatformConflict: another account serves it.
-        """
-
-
 class AccountMemory(Protocol):
     """A few values that an account keeps over restarts: at most 256 keys, of 100 characters; values of 4,096 bytes."""
 
@@ -472,6 +459,7 @@ class PlatformSpec(Generic[C]):
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
         access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose
             every event was proven by a secret of the account may open itself here.
+        contract: the version of this contract that it was written for.
     """
 
     name: str
@@ -483,3 +471,4 @@ class PlatformSpec(Generic[C]):
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     access: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    contract: int = 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from hermes.net import make_http_factory, open_network
+from hermes.net.network import REAP_S
 from hermes.net.streams import make_stream_factory
 from hermes.net.websocket import make_websocket_factory
 from hermes.platform import Address, CommandSpec, Host
@@ -88,6 +89,7 @@ async def open_test_host(
     memory: TestMemory | None = None,
     outbox: TestOutbox | None = None,
     clock: Callable[[], float] = lambda: 1_700_000_000.0,
+    reap_s: float = REAP_S,
 ) -> AsyncIterator[TestHost]:
     """A Host for one account whose network is real: HTTP, WebSockets, TCP, and webhooks on a port of the loopback.
 
@@ -97,11 +99,12 @@ async def open_test_host(
         memory: what an earlier run kept.
         outbox: where what goes to other accounts is kept.
         clock: seconds since the epoch.
+        reap_s: how often idle connections are looked at; seldom, where virtual minutes are to pass quickly.
 
     Lifetime: what was opened through it must be left before it is.
     """
     tls = ssl.create_default_context()
-    async with open_network(tls=tls) as network, open_test_routes() as (hooks, base_url):
+    async with open_network(tls=tls, reap_s=reap_s) as network, open_test_routes() as (hooks, base_url):
         yield TestHost(
             account=account, commands=commands, routes=hooks.of(account), outbox=outbox or TestOutbox(),
             memory=memory or TestMemory(), http=make_http_factory(network), websocket=make_websocket_factory(network),
