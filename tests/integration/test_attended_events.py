@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,12 @@ def event(number: int, thread: str = "one") -> InboundEvent:
 @asynccontextmanager
 async def receiving(home: Path, door: ScriptedDoor, **access: Any) -> AsyncIterator[tuple[Spine, AccountInbox]]:
     policy = AccessPolicy(**{"dm_policy": "open", "busy": "queue", **access})
-    async with open_spine(home, door, replies=Replies()) as spine:
-        account = AccountConfig(account="hooks", spec=FakeService().plan().spec, config=None, access=policy)
-        config = replace(spine.config, platforms={"hooks": account})
+    account = AccountConfig(account="hooks", spec=FakeService().plan().spec, config=None, access=policy)
+    async with open_spine(home, door, replies=Replies(), platforms={"hooks": account}) as spine:
         reception = Reception(
-            spine.store, lambda: spine.sessions, lambda: config, wake_lane=lambda _: None, wake_commands=lambda: None
-        )
+            spine.store, lambda: spine.sessions, lambda: spine.config, wake_lane=lambda _: None,
+            wake_commands=lambda: None,
+        )  # fmt: skip
         yield spine, reception.inbox_for("hooks", 1)
 
 
