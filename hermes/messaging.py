@@ -27,6 +27,7 @@ from hermes.errors import AccountDown, ModelUnavailable, StoreUnavailable, ToolE
 from hermes.events import Address, StoredContent
 from hermes.fetching import open_fetching
 from hermes.filework import FileWork, Hear
+from hermes.forwarding import AccountOutbox
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
@@ -199,7 +200,7 @@ async def open_messaging(
         yield messaging
         return
     async with (
-        open_hosts(store, hooks, current.config) as hosts,
+        open_hosts(store, hooks, current.config, lambda plan: AccountOutbox(plan, store, messaging, current)) as hosts,
         open_connections(
             plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
             store_ready=store.database.wait_available,

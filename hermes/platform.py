@@ -34,6 +34,7 @@ from hermes.events import (
     Receipt,
     ReplyRef,
 )
+from hermes.routes import RouteHandler, Routes, WebRequest, WebResponse
 from hermes.settings import Secret
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "InboundEvent",
     "Inbox",
     "OutboundFile",
+    "Outbox",
     "Person",
     "Platform",
     "PlatformSpec",
@@ -132,12 +134,15 @@ class Capabilities:
 class Inbox(Protocol):
     """Where a platform puts what people did. Valid for one run of `receive`."""
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit events in this order and how far the account has read, in one transaction; repeats are absorbed.
 
         Args:
             events: what happened, oldest first; their addresses name this account.
             cursors: name (1 to 100 characters) -> value (at most 4,096 bytes); each is stored over the one before.
+
+        Returns: the `InboundEvent.key`s of those that are new and will be answered; the others were there before, are commands
+            or context, or come from somebody who may not speak.
 
         When it returns, the service may be told that everything was received. Cancellation: committed, or not at all;
         the service repeats it.
@@ -381,41 +386,6 @@ class StreamFactory(Protocol):
         """A connected stream; closed on exit. Raises Unreachable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebRequest:
-    """What came in on a route: the body is whole and bounded; `headers` have lower-case names."""
-
-    method: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    peer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebResponse:
-    """The answer to it."""
-
-    status: int = 200
-    body: bytes = b""
-    media_type: str = "text/plain; charset=utf-8"
-
-
-RouteHandler = Callable[[WebRequest], Awaitable[WebResponse]]
-
-
-class Routes(Protocol):
-    """Where webhooks come in: on the gateway's one listener."""
-
-    def mount(
-        self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
-    ) -> AbstractAsyncContextManager[str]:
-        """Serve POST and GET `/hooks/<account>/<name>` while inside; yields that path.
-
-        The handler must know its caller by a secret before it believes anything. Exit waits for handlers that run.
-        """
-
-
 class AccountMemory(Protocol):
     """A few values that an account keeps over restarts: at most 256 keys, of 100 characters; values of 4,096 bytes."""
 
@@ -426,6 +396,23 @@ class AccountMemory(Protocol):
         """Keep a value, committed on return; None forgets it."""
 
 
+class Outbox(Protocol):
+    """The way to other accounts, for a platform that has no chats of its own."""
+
+    async def post(self, to: Address, markdown: str, *, key: str) -> None:
+        """Have words shown at an address of any account of another platform, as a reply would be; committed on return.
+
+        Args:
+            to: where.
+            markdown: as the model wrote it.
+            key: the second call with one does nothing, for as long as what was sent is remembered (a week by default).
+
+        Raises:
+            SendRejected: the account is not configured, or is one of the caller's own platform.
+            PlatformUnavailable: nothing was committed; the same call may succeed later.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """All that a platform may touch.
@@ -434,6 +421,7 @@ class Host:
         account: our id in the configuration, the `account` of every Address.
         commands: what people may type, to be registered with services that have that.
         routes: for webhooks.
+        outbox: to the chats of other accounts.
         memory: for what must outlive a restart and is no cursor.
         http, websocket, tcp: the network.
         tls: for protocols that change to TLS on an open connection.
@@ -443,6 +431,7 @@ class Host:
     account: str
     commands: tuple[CommandSpec, ...]
     routes: Routes
+    outbox: Outbox
     memory: AccountMemory
     http: HttpFactory
     websocket: WebSocketFactory
@@ -476,6 +465,8 @@ class PlatformSpec(Generic[C]):
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+        access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose
+            every event was proven by a secret of the account may open itself here.
         contract: the version of this contract that it was written for.
     """
 
@@ -487,4 +478,5 @@ class PlatformSpec(Generic[C]):
     open: Callable[[C, Host], AbstractAsyncContextManager[Platform]]
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    access: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     contract: int = 1

@@ -160,7 +160,7 @@ def _add_from_environment(
             continue
         values = {key: (variable, variables.get(variable)) for variable, key in spec.environment.items()}
         given = {key: Expanded(value) for key, (_, value) in values.items() if value is not None}
-        if not used and not all(key in given for key in spec.secrets):
+        if not used and not (given and all(key in given for key in spec.secrets)):
             continue
         written = sections.get(name) or {}
         sections[name] = {**given, **written}
@@ -186,7 +186,7 @@ def _read_account(
         if each.default is MISSING and each.default_factory is MISSING and each.name not in section:
             findings.wrong(join(path, each.name), f"is missing: {each.metadata.get('about', 'it is needed')}")
     core = {name: section[name] for name in ("required", "enabled") if name in section}
-    access = read_access(section, path, findings)
+    access = read_access(section, path, findings, defaults=spec.access)
     required = read_keys(core, path, {"required": flag(), "enabled": flag()}, findings).get("required", True)
     if len(findings.problems) > before:
         return None

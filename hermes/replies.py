@@ -88,8 +88,8 @@ def reply_text(end: TurnEnd, rows: str) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """Why there is no reply, for the person who waits for it; empty where nothing can reach that person any more."""
-    if failure.code == "account_removed":
+    """Why there is no reply, for the person who waits for it; empty where nobody does, or can be reached, any more."""
+    if failure.code in ("client_left", "account_removed"):
         return ""
     if failure.code == "turn_timeout":
         return f"This took longer than a turn may, and was ended. {_RETRY}"

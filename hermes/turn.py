@@ -192,7 +192,12 @@ def _with_reply(how: Finish, replies: Replies) -> Finish:
     """The end with what the person reads of it, where it is delivered and not fetched."""
     address = how.claim.rows[-1].address
     text = reply_text(how.end, how.rows) if address is not None else ""
-    return replace(how, reply=tuple(replies.parts(address, text))) if address is not None and text else how
+    if address is None or not text:
+        return how
+    parts = replies.parts(address, text)
+    if how.end.state != "done":
+        parts = [msgspec.structs.replace(each, failed=True) for each in parts]
+    return replace(how, reply=tuple(parts))
 
 
 def _unwritten(claim: Claim) -> TurnEnd:

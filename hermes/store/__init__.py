@@ -78,6 +78,18 @@ class InboxTable(Tables):
         """Judge and commit what a messaging service brought, and how far the account has read."""
         return await self._write(reception.deliver, place, events, to, self._clock())
 
+    async def deliver_and_take_up(
+        self, place: Place, event: InboundEvent, key: str, turn_id: str, left: frozenset[str], *, remembers: bool
+    ) -> tuple[Delivered, Next | None]:
+        """Commit an event that somebody waits for and begin its turn, in one transaction; for a mailbox that nobody serves."""
+        look = self._look(key, turn_id, left, remembers)
+
+        def both(con: sqlite3.Connection) -> tuple[Delivered, Next | None]:
+            done = reception.deliver(con, place, (event,), {}, look.now)
+            return done, turns.take_up(con, look) if done.rows else None
+
+        return await self._database.write(both)
+
     async def cursors(self, account: str) -> Mapping[str, bytes]:
         """How far an account has read."""
         return await self._read(cursors.cursors, account)
@@ -300,10 +312,11 @@ class OutboxTable(Tables):
         reply: ReplyRef | None,
         source: str,
         turn_id: str | None = None,
+        once: str | None = None,
     ) -> Added:
-        """Commit parts that belong to no other transaction."""
+        """Commit parts that belong to no other transaction; those that have a name, only once."""
         return await self._write(
-            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock()
+            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock(), once=once
         )
 
     async def advance(

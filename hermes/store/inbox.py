@@ -201,7 +201,13 @@ def settle(
     words = failure_text(failure) if event.address is not None and state not in ("stopped", "superseded") else ""
     if words and event.address is not None:
         outbox.add(
-            con, event.address, [StoredContent(text=words)], reply=event.reply, source="notice", turn_id=None, now=now
+            con,
+            event.address,
+            [StoredContent(text=words, failed=True)],
+            reply=event.reply,
+            source="notice",
+            turn_id=None,
+            now=now,
         )
     return Settled(event_id=event.event_id, end=end, told=event.address if words else None)
 

@@ -10,6 +10,7 @@ attempt may have left: see DOUBT and the names beside it.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import sqlite3
 from collections.abc import Sequence
@@ -159,6 +160,15 @@ def new_key(now: float, number: int) -> str:
     return _base36(int(now * 1000), 9) + _base36(number, 2) + "".join(secrets.choice(_DIGITS) for _ in range(12))
 
 
+def _key_of(name: str, number: int) -> str:
+    """The key of the n-th part of what has a name of its own, of the same form as others."""
+    return _base36(int.from_bytes(hashlib.sha256(name.encode()).digest()[:13]), 20) + _base36(number, 3)
+
+
+def _is_known(con: sqlite3.Connection, name: str) -> bool:
+    return con.execute("SELECT 1 FROM outbox WHERE key = ?", (_key_of(name, 0),)).fetchone() is not None
+
+
 def _base36(number: int, width: int) -> str:
     digits = ""
     for _ in range(width):
@@ -176,6 +186,7 @@ def add(
     source: str,
     turn_id: str | None,
     now: float,
+    once: str | None = None,
 ) -> Added:
     """Have parts shown at an address, one after the other; in the transaction that makes them so.
 
@@ -184,14 +195,17 @@ def add(
         reply: what the first of them answers.
         source: who wants it: `turn`, `command`, `send`, `notice`, `tool`.
         turn_id: whose reply they are.
+        once: a name for these parts; the second time nothing is done, and no keys are returned.
 
     Where nobody is any more they are rejected at once.
     """
-    if not parts:
+    if not parts or (once is not None and _is_known(con, once)):
         return Added(address=address, keys=())
     place = addresses.reserve(con, address, len(parts), now)
     state = "pending" if place.gone is None else "rejected"
-    keys = tuple(new_key(now, place.first + number) for number in range(len(parts)))
+    keys = tuple(
+        new_key(now, place.first + number) if once is None else _key_of(once, number) for number in range(len(parts))
+    )
     con.executemany(
         "INSERT INTO outbox (key, account, chat, thread, seq, source, turn_id, content, reply, state, reason, created_at,"
         " finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

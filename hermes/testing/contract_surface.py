@@ -33,7 +33,7 @@ def _lines(name: str, value: object) -> Iterator[str]:
         if inspect.isfunction(value):
             yield f"{name}{_signature(value)}"
         else:
-            yield f"{name} = {_plain(value)}"
+            yield f"{name} = {_plain(value).replace('hermes.routes.', 'hermes.platform.')}"  # where it is promised
         return
     bases = [
         base.__name__ for base in value.__bases__ if base not in (object, msgspec.Struct) and base.__name__ != "Generic"

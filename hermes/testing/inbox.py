@@ -64,7 +64,7 @@ class RecordingInbox:
         self._kept_promises = Promises()
         self._lot = trio.lowlevel.ParkingLot()
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit, as the contract says.
 
         Raises:
@@ -78,13 +78,15 @@ class RecordingInbox:
             await self.hold.wait()
         if self.unavailable:
             raise StoreUnavailable("busy")
-        self._commit(events, cursors)
+        fresh = self._commit(events, cursors)
         self._lot.unpark_all()
         self.at("committed")
         await trio.lowlevel.checkpoint_if_cancelled()
         await trio.lowlevel.cancel_shielded_checkpoint()
+        return fresh
 
-    def _commit(self, events: tuple[InboundEvent, ...], cursors: Mapping[str, bytes]) -> None:
+    def _commit(self, events: tuple[InboundEvent, ...], cursors: Mapping[str, bytes]) -> frozenset[str]:
+        fresh = frozenset(event.key for event in events) - self._keys
         for event in events:
             try:
                 check_event(event, event.address.account if self._account is None else self._account)
@@ -101,6 +103,7 @@ class RecordingInbox:
         self.cursors.update(cursors)
         self.deliveries += 1
         self.batches[:] = [*self.batches[-999:], tuple(event.key for event in events)]
+        return fresh
 
     def alive(self, path: str, *, next_within_s: float) -> None:
         """Remember the promise. Raises ValueError for more than the contract allows."""
