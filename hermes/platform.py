@@ -460,6 +460,7 @@ class PlatformSpec(Generic[C]):
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+        dm_policy: of an account that sets none: what becomes of direct messages of people whom nobody has allowed.
     """
 
     name: str
@@ -470,3 +471,4 @@ class PlatformSpec(Generic[C]):
     open: Callable[[C, Host], AbstractAsyncContextManager[Platform]]
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    dm_policy: Literal["pair", "allowlist", "open", "ignore"] = "pair"

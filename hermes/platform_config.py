@@ -174,7 +174,7 @@ def _read_account(
         if each.default is MISSING and each.default_factory is MISSING and each.name not in section:
             findings.wrong(join(path, each.name), f"is missing: {each.metadata.get('about', 'it is needed')}")
     core = {name: section[name] for name in ("required", "enabled") if name in section}
-    access = read_access(section, path, findings)
+    access = read_access({"dm_policy": spec.dm_policy, **section}, path, findings)
     required = read_keys(core, path, {"required": flag(), "enabled": flag()}, findings).get("required", True)
     if len(findings.problems) > before:
         return None
