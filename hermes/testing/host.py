@@ -66,6 +66,7 @@ async def open_test_host(
     commands: tuple[CommandSpec, ...] = (),
     memory: TestMemory | None = None,
     clock: Callable[[], float] = lambda: 1_700_000_000.0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[TestHost]:
     """A Host for one account whose network is real: HTTP, WebSockets, TCP, and webhooks on a port of the loopback.
 
@@ -74,10 +75,11 @@ async def open_test_host(
         commands: what people may type.
         memory: what an earlier run kept.
         clock: seconds since the epoch.
+        tls: which certificates are believed; by default those of the system.
 
     Lifetime: what was opened through it must be left before it is.
     """
-    tls = ssl.create_default_context()
+    tls = ssl.create_default_context() if tls is None else tls
     async with open_network(tls=tls) as network, open_test_routes() as (hooks, base_url):
         yield TestHost(
             account=account, commands=commands, routes=hooks.of(account), memory=memory or TestMemory(),
