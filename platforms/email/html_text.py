@@ -114,4 +114,6 @@ def words_of_html(document: str) -> str:
         found.close()
     except (AssertionError, ValueError):  # what the parser of the library trips over, such as an unknown declaration
         return _SPACES.sub(" ", re.sub(r"<[^<>]*>", " ", document)).strip()
+    while found.lines and not found.lines[-1].strip("> "):
+        found.lines.pop()
     return re.sub(r"\n{3,}", "\n\n", "\n".join(found.lines)).strip()

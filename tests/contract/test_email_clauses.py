@@ -123,13 +123,15 @@ SUBJECT = Subject(
     samples={"a letter": letter("hello", number="n1").encode(), **SAMPLES},
     translate=translated,
     file=(AttachmentRef(kind="document", ref=f"1000/1/2/b/{SIZE}"), FILE),
-    endings=40,
+    endings=30,
 )
 
 
 @pytest.mark.wall_clock_s(120)
 @pytest.mark.parametrize("clause", check_platform_clauses())
-@pytest.mark.parametrize("subject", [SUBJECT, replace(SUBJECT, config=config_that_polls)], ids=["idle", "polls"])
+@pytest.mark.parametrize(
+    "subject", [SUBJECT, replace(SUBJECT, config=config_that_polls, endings=15)], ids=["idle", "polls"]
+)
 def test_email_keeps(subject: Subject, clause: Clause) -> None:
     try:
         clause(subject)
