@@ -47,6 +47,9 @@ class EmailConfig:
         "auto", rule=choice("auto", "server", "append", "none"),
         about="who puts a copy of our mails there: the SMTP service, we, nobody; `auto` knows Gmail and Microsoft",
     )  # fmt: skip
+    sent_copy_s: float = setting(
+        20.0, rule=seconds(3600), about="after so long the SMTP service has made a copy of what it accepted"
+    )
     idle: bool = setting(default=True, about="wait for mails by IDLE, where the server has it")
     idle_s: float = setting(
         240.0, rule=seconds(1700), about="how long one IDLE lasts; afterwards we look for ourselves"

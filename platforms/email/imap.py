@@ -22,7 +22,6 @@ from platforms.email.wire import Wire, open_wire
 MAX_LINE = 4_194_304  # of a list of UIDs
 MAX_RESPONSES = 100_000  # to one command
 SPARE = 1_048_576  # bytes that an answer may have beside the largest mail
-WAIT_S = 60.0  # after a refusal that says that it will pass
 
 # Codes of refusals that pass by themselves (RFC 5530, section 3).
 PASSING = frozenset(("UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG", "OVERQUOTA"))
@@ -61,7 +60,7 @@ class Imap:
         if not isinstance(found, Status):
             raise self._strange("it does not greet")
         if found.kind == "BYE":
-            raise PlatformUnavailable(f"{self._wire.where} does not serve now: {found.text}", retry_after_s=WAIT_S)
+            raise PlatformUnavailable(f"{self._wire.where} does not serve now: {found.text}")
         if found.kind not in ("OK", "PREAUTH"):
             raise self._strange("it does not greet")
         self._learn(found)
@@ -115,7 +114,7 @@ class Imap:
         if done.code_name in PASSING or (
             done.code_name != "AUTHENTICATIONFAILED" and any(each in words for each in _PASSES)
         ):
-            return PlatformUnavailable(f"{self._wire.where} lets nobody in now: {done.text}", retry_after_s=WAIT_S)
+            return PlatformUnavailable(f"{self._wire.where} lets nobody in now: {done.text}")
         return PlatformRefused(
             f"{self._wire.where} does not let us in ({done.text}): check `address` (or `user`) and `password`; many providers want"
             " an app password, and IMAP switched on in their settings"
@@ -128,9 +127,7 @@ class Imap:
         done, found = await self.call((b"SELECT " if write else b"EXAMINE ") + mailbox_name(mailbox), check=False)
         if done.kind != "OK":
             if done.code_name in PASSING:
-                raise PlatformUnavailable(
-                    f"{self._wire.where} does not open {mailbox}: {done.text}", retry_after_s=WAIT_S
-                )
+                raise PlatformUnavailable(f"{self._wire.where} does not open {mailbox}: {done.text}")
             raise PlatformRefused(f"{self._wire.where} does not open the folder {mailbox}: {done.text}")
         codes = dict(each.code.upper().split(" ", 1) for each in found if isinstance(each, Status) and " " in each.code)
         try:

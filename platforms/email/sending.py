@@ -27,7 +27,6 @@ from platforms.email.threads import bucket, our_id, read_known, read_token, tie_
 log = logging.getLogger(__name__)
 
 COPY_S = 4.0  # for a copy after a mail was accepted: it is a known success, which a cancel must not make doubtful
-SETTLED_S = 20.0  # after which a server that keeps copies has made one of what it accepted
 LARGE = 131_072  # bytes of a file that is not encoded between two steps of everybody else
 
 
@@ -104,8 +103,8 @@ async def find(to: Address, *, key: str, since: float, config: EmailConfig, host
             return Receipt(message_id=name, address=to)
     if keeper == "append":  # it may have been accepted, and its copy lost
         raise SendUncertain("no copy was kept")
-    if host.clock() - since < SETTLED_S:
-        raise PlatformUnavailable("a copy may yet be made", retry_after_s=SETTLED_S)
+    if (left_s := config.sent_copy_s - (host.clock() - since)) > 0:
+        raise PlatformUnavailable("a copy may yet be made", retry_after_s=left_s)
     return None
 
 

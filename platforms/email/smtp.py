@@ -185,7 +185,7 @@ def failure(reply: Reply, phase: Phase, where: str) -> PlatformError:
     if reply.code < 500:
         if phase == "recipient" and reply.code != 421:
             return RateLimited(words, retry_after_s=GREYLIST_S, scope="address")
-        return PlatformUnavailable(words, retry_after_s=WAIT_S)
+        return PlatformUnavailable(words)
     if phase == "greeting":
         return PlatformUnavailable(words, retry_after_s=GREYLIST_S)
     if phase == "login" or reply.code in (530, 534, 535, 538):

@@ -97,7 +97,7 @@ async def test_mails_are_found_read_and_marked() -> None:
         await imap(fake, job)
         assert [each.flags for each in fake.inbox.mails] == [{"\\Seen"}, {"\\Seen"}, set()]
         assert fake.mailboxes["Sent"].mails[0].raw == MAIL.encode()
-        assert not fake.connections["imap"]
+        await fake.until(lambda: not fake.connections["imap"])
 
 
 async def test_what_is_submitted_is_what_was_sent() -> None:
