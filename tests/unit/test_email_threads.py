@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hermes.errors import PlatformProtocolError, SendRejected
 from hermes.events import Content, OutboundFile
+from hermes.inbound import check_event
 from hermes.platform import Secret
 from hermes.testing.fake_mail import ANNA, TRUSTED, USER, letter, text_of
 from platforms.email.compose import Letter, compose, message_id
@@ -191,9 +192,10 @@ def test_no_mail_is_too_strange(junk: bytes, at: int) -> None:
         try:
             opened = open_mail(raw, CONFIG, where="1/2")
             if not isinstance(opened, Passed):
-                translate(*opened, [], account="email")
-        except PlatformProtocolError:
-            pass
+                event, _ = translate(*opened, [], account="email")
+                check_event(event, "email")
+        except PlatformProtocolError as error:
+            assert "cannot be read" in str(error)
 
 
 @pytest.mark.parametrize(
