@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -21,10 +21,12 @@ from hermes.decode import Rule, choice, flag, seconds, secret, text, texts, url,
 from hermes.events import (
     Activity,
     Address,
+    AttachmentKind,
     AttachmentRef,
     Button,
     ChatKind,
     Content,
+    EventKind,
     InboundEvent,
     OutboundFile,
     Person,
@@ -35,9 +37,11 @@ from hermes.events import (
 from hermes.settings import Secret
 
 __all__ = [
+    "CONTRACT",
     "AccountMemory",
     "Activity",
     "Address",
+    "AttachmentKind",
     "AttachmentRef",
     "Button",
     "ByteStream",
@@ -46,6 +50,7 @@ __all__ = [
     "CheckReport",
     "CommandSpec",
     "Content",
+    "EventKind",
     "Host",
     "HttpAnswer",
     "HttpClient",
@@ -80,6 +85,9 @@ __all__ = [
     "whole",
     "word",
 ]
+
+CONTRACT: Final = 1
+"""The version of the contract; `docs/reference/platform-contract.md` says what may change within it."""
 
 C = TypeVar("C")
 ByteStream = AsyncIterator[bytes]
@@ -461,6 +469,7 @@ class PlatformSpec(Generic[C]):
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
         dm_policy: of an account that sets none: what becomes of direct messages of people whom nobody has allowed.
+        contract: the version of this contract that it was written for.
     """
 
     name: str
@@ -472,3 +481,4 @@ class PlatformSpec(Generic[C]):
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     dm_policy: Literal["pair", "allowlist", "open", "ignore"] = "pair"
+    contract: int = 1

@@ -74,6 +74,8 @@ class RunInbox:
         with self._waiting():
             await self._inner.deliver(*events, cursors=cursors)
         self._heard("deliver")
+        if events and not self.over:
+            self._record.brought()
 
     def alive(self, path: str, *, next_within_s: float) -> None:
         """As the contract says. Raises ValueError for more than it allows."""

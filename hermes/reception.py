@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from hermes.agent.transcription import endpoint_of
+from hermes.attached import Senses
 from hermes.errors import StoreUnavailable
 from hermes.events import Address, InboundEvent
 from hermes.inbound import BadEvent, check_event
 from hermes.observe.logs import get_log
 from hermes.platform import EMPTY
 from hermes.platform_config import AccountConfig
+from hermes.session_reset import reset_due, reset_text
 from hermes.sessions import Sessions
-from hermes.settings import Config
+from hermes.settings import Config, SessionResetConfig
 from hermes.store import Store
 from hermes.store.reception import Place
 
@@ -34,6 +37,7 @@ class Reception:
         config: asked at each delivery: access is what it is now.
         wake_lane: told of an address to which something is to be sent.
         wake_commands: told that a command waits.
+        wake_fetching: told that a message waits for files.
 
     Attributes:
         counts: what became of how many events, since the start.
@@ -47,6 +51,7 @@ class Reception:
         *,
         wake_lane: Callable[[Address], None],
         wake_commands: Callable[[], None],
+        wake_fetching: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._store = store
@@ -54,6 +59,7 @@ class Reception:
         self._config = config
         self._wake_lane = wake_lane
         self._wake_commands = wake_commands
+        self._wake_fetching = wake_fetching
 
     def inbox_for(self, account: str, _generation: int) -> AccountInbox:
         """The inbox of one connection."""
@@ -74,6 +80,8 @@ class Reception:
             account=account, platform=configured.spec.name, access=configured.access,
             busy=configured.access.busy or config.sessions.busy,
             pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
+            reset=lambda last_at, now: _reset(config.session_reset, last_at, now),
+            fetch_s=config.media.wait_s, hear_s=config.transcription.timeout_s, senses=senses(config),
         )  # fmt: skip
         done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
@@ -83,6 +91,8 @@ class Reception:
             self._wake_lane(address)
         if done.commands:
             self._wake_commands()
+        if done.files:
+            self._wake_fetching()
 
     def left(self, event_id: str) -> None:
         """End the turn of an attended event, or the row before it begins."""
@@ -97,6 +107,11 @@ class Reception:
             log.warning("event.quarantined", account=account, because=str(error), sample=ascii(event)[:SAMPLE])
             return False
         return True
+
+
+def senses(config: Config) -> Senses:
+    """What can be done with files that come now."""
+    return Senses(sees=config.model.vision, hears=endpoint_of(config) is not None, saves=config.media.save)
 
 
 class AccountInbox:
@@ -119,6 +134,11 @@ class AccountInbox:
     def left(self, event_id: str) -> None:
         """Nobody waits for an attended event any more."""
         self._reception.left(event_id)
+
+
+def _reset(config: SessionResetConfig, last_at: float, now: float) -> str | None:
+    due = reset_due(config, last_at, now)
+    return None if due is None else reset_text(due, config)
 
 
 def pairing_text(account: str, code: str) -> str:

@@ -32,6 +32,7 @@ from hermes.store import (
     steps,
     turns,
 )
+from hermes.store.attachments import AttachmentTable
 from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
 from hermes.store.live_parts import LiveRow
@@ -85,9 +86,11 @@ class InboxTable(Tables):
         """Commands that wait to be run, in their order."""
         return await self._read(inbox.next_commands, limit)
 
-    async def finish_command(self, row: InboxRow, reply: Sequence[StoredContent]) -> None:
-        """End a command, with what is said to it."""
-        await self._write(inbox.finish_command, row, reply, self._clock())
+    async def finish_command(
+        self, row: InboxRow, reply: Sequence[StoredContent], *, refused: str | None = None
+    ) -> None:
+        """End a command, with what is said to it; `refused` says why it was not run."""
+        await self._write(inbox.finish_command, row, reply, self._clock(), refused=refused)
 
     async def stop(
         self, key: str, event_id: str, before: int | None = None
@@ -407,12 +410,13 @@ class Store:
         self.outbox = OutboxTable(*group)
         self.accounts = AccountTable(*group)
         self.conversations = ConversationTable(*group)
+        self.attachments = AttachmentTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
         groups = (
             self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts,
-            self.conversations,
+            self.conversations, self.attachments,
         )  # fmt: skip
         for group in groups:
             group.configure(config)

@@ -182,7 +182,7 @@ def add(
     Args:
         parts: each as it will be sent: rendered and short enough.
         reply: what the first of them answers.
-        source: who wants it: `turn`, `command`, `send`, `notice`.
+        source: who wants it: `turn`, `command`, `send`, `notice`, `tool`.
         turn_id: whose reply they are.
 
     Where nobody is any more they are rejected at once.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from hermes.net import make_http_factory, open_network
+from hermes.net.network import REAP_S
 from hermes.net.streams import make_stream_factory
 from hermes.net.websocket import make_websocket_factory
 from hermes.platform import CommandSpec, Host
@@ -67,6 +68,7 @@ async def open_test_host(
     memory: TestMemory | None = None,
     clock: Callable[[], float] = lambda: 1_700_000_000.0,
     tls: ssl.SSLContext | None = None,
+    reap_s: float = REAP_S,
 ) -> AsyncIterator[TestHost]:
     """A Host for one account whose network is real: HTTP, WebSockets, TCP, and webhooks on a port of the loopback.
 
@@ -76,11 +78,12 @@ async def open_test_host(
         memory: what an earlier run kept.
         clock: seconds since the epoch.
         tls: which certificates are believed; by default those of the system.
+        reap_s: how often idle connections are looked at; seldom, where virtual minutes are to pass quickly.
 
     Lifetime: what was opened through it must be left before it is.
     """
     tls = ssl.create_default_context() if tls is None else tls
-    async with open_network(tls=tls) as network, open_test_routes() as (hooks, base_url):
+    async with open_network(tls=tls, reap_s=reap_s) as network, open_test_routes() as (hooks, base_url):
         yield TestHost(
             account=account, commands=commands, routes=hooks.of(account), memory=memory or TestMemory(),
             http=make_http_factory(network), websocket=make_websocket_factory(network), tcp=make_stream_factory(network),

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import msgspec
 import trio
 
+from hermes.decode import without_halves
 from hermes.errors import (
     LeaseEnded,
     PlatformConflict,
@@ -49,6 +50,7 @@ class _Hook:
     secret: bytes
     account: str
     me: Me
+    alive_s: float
     taken: int = 0
 
     async def handle(self, request: WebRequest) -> WebResponse:
@@ -58,12 +60,13 @@ class _Hook:
         if request.method != "POST":
             return WebResponse(status=405)
         try:
-            update: Any = msgspec.json.decode(request.body)
+            update: Any = msgspec.json.decode(without_halves(request.body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             log.warning("what came to the webhook is no JSON: %.200r", request.body)
             return WebResponse()  # it would come again as it is
         events, _ = read([update], account=self.account, me=self.me)
         self.taken += 1
+        self.alive()
         if not events:
             return WebResponse()
         try:
@@ -75,6 +78,10 @@ class _Hook:
         answer = {"method": "answerCallbackQuery", "callback_query_id": events[0].id}
         return WebResponse(body=msgspec.json.encode(answer), media_type="application/json")
 
+    def alive(self) -> None:
+        """Updates reach us; a minute without a sign is asked about."""
+        self.inbox.alive("webhook", next_within_s=self.alive_s)
+
 
 async def receive(api: TelegramApi, inbox: Inbox, *, config: TelegramConfig, host: Host, me: Me) -> NoReturn:
     """Take updates on the gateway's listener, for ever, and ask now and then whether they reach us.
@@ -84,16 +91,16 @@ async def receive(api: TelegramApi, inbox: Inbox, *, config: TelegramConfig, hos
         PlatformError: as `hermes.errors` says.
     """
     base, secret = reachable(config), secret_of(config)
-    hook = _Hook(inbox, secret.encode(), host.account, me)
     check_s = min(CHECK_S, config.quiet_s)
+    hook = _Hook(inbox, secret.encode(), host.account, me, check_s + 2 * CALL_S)
     async with host.routes.mount("updates", hook.handle, max_body_bytes=MAX_UPDATE) as path:
         url = base + path
         await _set(api, url, secret)
         while True:
-            inbox.alive("webhook", next_within_s=check_s + 2 * CALL_S)
             before = hook.taken
             await trio.sleep(check_s)
             _judge(await api.call("getWebhookInfo", {}), url, quiet=hook.taken == before)
+            hook.alive()
 
 
 def reachable(config: TelegramConfig) -> str:
@@ -136,4 +143,6 @@ def _judge(info: Any, url: str, *, quiet: bool) -> None:
     waiting = info.get("pending_update_count")
     if quiet and isinstance(waiting, int) and waiting > 0:
         why = str(info.get("last_error_message") or "none came in the last minute")[:200]
-        raise PlatformUnavailable(f"{waiting} updates wait at Telegram, which cannot bring them to {url}: {why}")
+        raise PlatformUnavailable(
+            f"{waiting} updates wait at Telegram, which cannot bring them to {url}: {why}", silent="webhook"
+        )

@@ -138,8 +138,31 @@ async def test_polls_that_bring_nothing_while_updates_wait_are_no_connection() -
     async with open_fake_telegram() as fake, connected(fake, quiet_s=0.001) as found:
         fake.standing["getUpdates"] = EMPTY
         fake.write(7, "stuck")
-        with pytest.raises(PlatformUnavailable, match="1 updates wait"):
-            await found.receive(RecordingInbox(), {})
+        inbox = RecordingInbox()
+        with pytest.raises(PlatformUnavailable, match="1 updates wait") as raised:
+            await found.receive(inbox, {})
+        assert raised.value.silent == "updates"
+        assert "updates" not in inbox.promises
+
+
+@pytest.mark.parametrize("result", [b"[]", b'[{"update_id":5,"message":7}]'])
+async def test_a_server_that_brings_nothing_new_at_once_is_not_asked_without_a_pause(
+    clock: trio.testing.MockClock, result: bytes
+) -> None:
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        fake.standing["getUpdates"] = Fault(code=200, body=b'{"ok":true,"result":' + result + b"}")
+        async with receiving(found, RecordingInbox()):
+            await trio.sleep(10)
+        assert 5 <= fake.counts["getupdates"] <= 12
+
+
+async def test_the_first_quiet_poll_is_proven() -> None:
+    async with open_fake_telegram() as fake, connected(fake, poll_timeout_s=1.0) as found:
+        fake.fail("getUpdates", EMPTY)
+        inbox = RecordingInbox()
+        async with receiving(found, inbox):
+            await inbox.until(lambda: "updates" in inbox.promises)
+        assert inbox.promises["updates"] > 900
 
 
 async def test_a_poll_that_is_never_answered_ends_in_time(clock: trio.testing.MockClock) -> None:

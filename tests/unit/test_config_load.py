@@ -304,12 +304,6 @@ def test_keys_of_hermes_agent_are_one_warning(tmp_path: Path) -> None:
     )
 
 
-def test_what_nothing_uses_yet_is_said(tmp_path: Path) -> None:
-    assert read(tmp_path, "session_reset: {mode: none}\n").warnings == ()
-    (warning,) = read(tmp_path, "delivery: {expire_s: 1}\nsession_reset: {mode: idle}\n").warnings
-    assert warning.endswith(": session_reset")
-
-
 def test_platforms_are_asked_for_only_when_configured(tmp_path: Path) -> None:
     asked: list[Path] = []
 
