@@ -37,6 +37,7 @@ from platforms.email.config import EmailConfig
 
 TO = Address("email", ANNA)
 HELLO = Content(text="hello")
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # quickly made; it believes nobody, and is asked by nobody
 
 
 def config(fake: FakeMail, **more: Any) -> EmailConfig:
@@ -51,7 +52,7 @@ def config(fake: FakeMail, **more: Any) -> EmailConfig:
 async def connected(fake: FakeMail, **more: Any) -> AsyncIterator[Platform]:
     memory = more.pop("memory", None)
     async with (
-        open_test_host("email", memory=memory, clock=lambda: 1_700_000_000.0) as host,
+        open_test_host("email", memory=memory, clock=lambda: 1_700_000_000.0, tls=NO_TLS) as host,
         platform.open(config(fake, **more), host) as found,
     ):
         yield found
@@ -472,7 +473,7 @@ async def test_what_was_said_before_tls_is_not_believed() -> None:
 
 async def test_a_check_shows_whose_word_could_be_taken() -> None:
     assert platform.check is not None
-    async with open_fake_mail() as fake, open_test_host("email", tls=ssl.create_default_context()) as host:
+    async with open_fake_mail() as fake, open_test_host("email", tls=NO_TLS) as host:
         fake.arrive(letter("one", number="m1"))
         found = await platform.check(config(fake, authserv_id=None), host)
         assert any(f"{TRUSTED} (1)" in fact for fact in found.facts)
@@ -502,7 +503,7 @@ async def test_five_hundred_failed_attempts_leave_nothing() -> None:
         lambda fake: fake.fail("imap IDLE", CUT),
         lambda fake: fake.fail("imap UID SEARCH", CUT),
     ]
-    async with open_fake_mail() as fake, open_test_host("email") as host:
+    async with open_fake_mail() as fake, open_test_host("email", tls=NO_TLS) as host:
         settled: LeakCensus | None = None
         for number in range(500):
             ways[number % len(ways)](fake)
