@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import NoReturn
 
+import trio
+
 from hermes.errors import PlatformRefused, SendError, SendRejected
 from hermes.platform import (
     Activity,
@@ -32,6 +34,7 @@ from platforms.email.imap import open_imap
 from platforms.email.receiving import receive
 from platforms.email.smtp import open_smtp
 
+AT_ONCE = 4  # mails that are being sent or looked for: providers count connections
 NO_SERVER = (
     "nobody knows which mails are from whom they say: set `authserv_id` to the name by which your mail server signs its"
     " Authentication-Results (`hermes platform check` shows the names in the latest mails), or to `none` if any From line is to be"
@@ -45,6 +48,7 @@ class EmailPlatform:
     def __init__(self, config: EmailConfig, host: Host) -> None:
         self._config = config
         self._host = host
+        self._dialogues = trio.CapacityLimiter(AT_ONCE)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -57,11 +61,13 @@ class EmailPlatform:
 
     async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:
         """Send a mail."""
-        return await sending.send(to, content, key=key, reply=reply, config=self._config, host=self._host)
+        async with self._dialogues:
+            return await sending.send(to, content, key=key, reply=reply, config=self._config, host=self._host)
 
     async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
         """Look for a mail of ours."""
-        return await sending.find(to, key=key, since=since, config=self._config, host=self._host)
+        async with self._dialogues:
+            return await sending.find(to, key=key, since=since, config=self._config, host=self._host)
 
     async def edit(self, receipt: Receipt, content: Content) -> Receipt:  # noqa: ARG002  # the contract's
         """Raises SendRejected: a mail that was sent stays as it is."""

@@ -117,7 +117,7 @@ class Mailroom:
             await self._inbox.deliver(*events, cursors={} if last else write_cursor(reading.position))
         if self._config.mark_seen:
             uids_read = b",".join(b"%d" % uid for uid in uids[:done])
-            await self._imap.call(b"UID STORE " + uids_read + b" +FLAGS.SILENT (\\Seen)")
+            await self._imap.call(b"UID STORE " + uids_read + b" +FLAGS.SILENT (\\Seen)", check=False)
         self._inbox.alive("imap", next_within_s=self._patience_s)
         return reading, done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import email
 import email.policy
 from pathlib import Path
@@ -15,7 +16,9 @@ from hermes.errors import PlatformProtocolError, SendRejected
 from hermes.events import Content, OutboundFile
 from hermes.inbound import check_event
 from hermes.platform import Secret
+from hermes.platform_config import setting_rules
 from hermes.testing.fake_mail import ANNA, TRUSTED, USER, letter, text_of
+from platforms.email import platform
 from platforms.email.compose import Letter, compose, message_id
 from platforms.email.config import EmailConfig, copies
 from platforms.email.threads import (
@@ -202,3 +205,14 @@ def test_no_mail_is_too_strange(junk: bytes, at: int) -> None:
 )
 def test_who_keeps_copies_is_known_of_large_providers(host: str, wanted: str) -> None:
     assert copies(EmailConfig(address=USER, password=Secret("x"), imap_host="h", smtp_host=host)) == wanted
+
+
+def test_every_setting_is_on_the_reference_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "config.md").read_text(encoding="utf-8")
+    rows = page.partition("Of a mailbox (`platform: email`)")[2].partition("\n## ")[0].splitlines()
+    rules = setting_rules(platform)
+    shown = {row.split("`")[1]: row for row in rows if row.startswith("| `")}
+    assert set(shown) == set(rules)
+    for each in dataclasses.fields(platform.config):
+        assert each.metadata["about"] in shown[each.name]
+        assert shown[each.name].endswith(f"| {rules[each.name].says} |")
