@@ -89,6 +89,7 @@ async def open_test_host(
     memory: TestMemory | None = None,
     outbox: TestOutbox | None = None,
     clock: Callable[[], float] = lambda: 1_700_000_000.0,
+    tls: ssl.SSLContext | None = None,
     reap_s: float = REAP_S,
 ) -> AsyncIterator[TestHost]:
     """A Host for one account whose network is real: HTTP, WebSockets, TCP, and webhooks on a port of the loopback.
@@ -99,11 +100,12 @@ async def open_test_host(
         memory: what an earlier run kept.
         outbox: where what goes to other accounts is kept.
         clock: seconds since the epoch.
+        tls: which certificates are believed; by default those of the system.
         reap_s: how often idle connections are looked at; seldom, where virtual minutes are to pass quickly.
 
     Lifetime: what was opened through it must be left before it is.
     """
-    tls = ssl.create_default_context()
+    tls = ssl.create_default_context() if tls is None else tls
     async with open_network(tls=tls, reap_s=reap_s) as network, open_test_routes() as (hooks, base_url):
         yield TestHost(
             account=account, commands=commands, routes=hooks.of(account), outbox=outbox or TestOutbox(),

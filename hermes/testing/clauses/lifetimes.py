@@ -26,6 +26,7 @@ from hermes.testing.service import NEEDED, Switch
 
 OPEN_S = 30.0  # supervision.open_timeout_s
 LONG_S = 300.0  # longer than any request may take
+LOOK_S = 60.0  # after so long at the latest a platform that looks for itself has looked again
 RAISED_BY_OPEN: dict[Switch, tuple[type[PlatformError], ...]] = {
     "refuse": (PlatformRefused,),
     "fail": (PlatformUnavailable,),
@@ -195,7 +196,7 @@ async def _called_again(bench: Bench) -> None:
         for number in range(1, 3):
             wanted = bench.service.post(f"call {number}")
             work = partial(_until_there, platform, inbox, wanted)
-            found = await bench.outcome(work)
+            found = await bench.outcome(work, may_take_s=LOOK_S)
             if found.kind != "returned":
                 raise Breach(f"an event was posted, and call {number} of `receive` {found} without delivering it")
 
@@ -215,6 +216,8 @@ async def introduced(bench: Bench) -> RecordingInbox:
         await bench.still()
         wanted = bench.service.post("a first word")
         await bench.still()
+        if not inbox.events:
+            await bench.pass_time(LOOK_S)
         nursery.cancel_scope.cancel("seen enough")
     if wanted not in {event.id for event in inbox.events}:
         strange = "another id, which the service never gave, came instead" if inbox.events else "nothing came"

@@ -184,7 +184,7 @@ async def _finds(here: Desk) -> None:
         return
     if not isinstance(platform, ReadsBack):
         raise Breach("its capabilities say `finds`, and it has no method `find`")
-    to, since = Address(bench.subject.account, bench.service.chat), bench.host.clock()
+    to, since = Address(bench.subject.account, bench.service.chat), bench.host.clock() - 3600.0
     bench.service.set("lose")
     await bench.outcome(partial(here.send, "lost", "lostkey"))
     bench.service.set(None)
