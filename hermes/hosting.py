@@ -109,7 +109,7 @@ class _Hosts:
     async def open(self, plan: AccountPlan) -> AsyncIterator[Host]:
         """A host for one connection, while this gateway is the only one of this user that uses the account's token."""
         async with AsyncExitStack() as stack:
-            if self._locks is not None:
+            if self._locks is not None and plan.spec.secrets:
                 kept = [getattr(plan.config, name) for name in plan.spec.secrets]
                 owner = f"the account {plan.account} of {self._home}"
                 await stack.enter_async_context(open_token_lock(self._locks, token_hash(plan.spec.name, kept), owner))

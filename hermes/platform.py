@@ -432,7 +432,8 @@ class PlatformSpec(Generic[C]):
         name: 1 to 32 of `[a-z0-9_-]`; the value of `platform:` in the configuration.
         config: a frozen dataclass whose fields are made by `setting()`; the core reads it strictly.
         capabilities: what the service can do at most.
-        secrets: fields of `config` that hold the account's identity at the service: no two accounts may share one.
+        secrets: fields of `config` that hold the account's identity at the service: no two accounts may share one. Empty
+            where no secret is an identity; then nobody looks for twins.
         help: one paragraph: what the service is, and where its token comes from.
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
