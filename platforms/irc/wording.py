@@ -41,7 +41,6 @@ def wire_lines(text: str, room: int) -> tuple[str, ...]:
             marked = _marked(marked, piece)
             if bare(piece).strip():
                 found.append(shown)
-        marked = ""  # a line of the text begins anew: who wrote it has closed what it opened
     return tuple(found)
 
 
@@ -80,8 +79,6 @@ def _word_end(line: str, head: str) -> int:
     if blank >= len(head) // 3:
         return blank + 1
     end = len(head)
-    while end > 1 and _BEHIND.match(line[end]) is not None:
+    while end > 1 and (_BEHIND.match(line[end]) is not None or line[end - 1] == "\u200d"):
         end -= 1
-    while end > 1 and line[end - 1] == "\u200d":
-        end -= 1
-    return end
+    return end if end > 1 else len(head)
