@@ -143,6 +143,12 @@ class FakeIrc:
 
     # How it works.
 
+    def tell_neighbours(self, client: Client, line: str) -> None:
+        """Send a line to all who are in a channel with a client."""
+        shared = [channel.members for channel in self.channels.values() if client.nick.lower() in channel.members]
+        for nick in set().union(*shared) - {client.nick.lower()}:
+            self.tell(nick, line)
+
     def pass_on(self, source: str, account: str, target: str, text: str, *, by: Client | None = None) -> Said:
         """Keep a message and give it to all whom it is for."""
         self._serial += 1
@@ -158,7 +164,7 @@ class FakeIrc:
         nicks = channel.members if channel is not None else {target.lower()}
         for nick in sorted(nicks):
             client = self.clients.get(nick)
-            if client is not None and client is not by and self.day != "hang":
+            if client is not None and (client is not by or channel is None) and self.day != "hang":
                 for _ in range(2 if self.day == "repeat" else 1):
                     self.write(client, self.as_line(client, said))
         self.changed.unpark_all()
@@ -201,8 +207,10 @@ class FakeIrc:
 
     def forget(self, client: Client) -> None:
         """A client is gone."""
-        if self.clients.get(client.nick.lower()) is client:
-            del self.clients[client.nick.lower()]
+        if self.clients.get(client.nick.lower()) is not client:
+            return
+        self.tell_neighbours(client, f":{client.nick}!~{client.user}@{self.host} QUIT :gone")
+        del self.clients[client.nick.lower()]
         for channel in self.channels.values():
             channel.members.discard(client.nick.lower())
         self.changed.unpark_all()

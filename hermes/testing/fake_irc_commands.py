@@ -51,10 +51,12 @@ def _nick(irc: FakeIrc, client: Client, params: list[str]) -> None:
         for channel in irc.channels.values():
             if before.lower() in channel.members:
                 channel.members = channel.members - {before.lower()} | {wanted.lower()}
-    if client.welcomed:
-        irc.write(client, f":{mask(irc, client)} NICK {wanted}")
+    line = f":{mask(irc, client)} NICK {wanted}"
     client.nick = wanted
     irc.clients[wanted.lower()] = client
+    if client.welcomed:
+        irc.write(client, line)
+        irc.tell_neighbours(client, line)
 
 
 def _user(irc: FakeIrc, client: Client, params: list[str]) -> None:  # noqa: ARG001

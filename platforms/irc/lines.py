@@ -77,7 +77,7 @@ def parse(raw: bytes) -> Line:
     if text.startswith(":"):
         source, _, text = text[1:].partition(" ")
     head, colon, trailing = text.lstrip(" ").partition(" :")
-    words = head.split()
+    words = [word for word in head.split(" ") if word]
     if not words or not _COMMAND.match(words[0]):
         raise BadLine("there is no command in it")
     params = [*words[1:], trailing] if colon else words[1:]
