@@ -153,8 +153,8 @@ class FakeIrc:
         """Keep a message and give it to all whom it is for."""
         self._serial += 1
         at = self.clock()
-        if self.history and at <= self.history[-1].at:
-            at = self.history[-1].at + 0.001
+        if self.history:
+            at = max(at, self.history[-1].at + 0.001)  # no two in one millisecond
         said = Said(at=at, id=f"m{self._serial}", source=source, account=account, target=target, text=text)
         self.history.append(said)
         if by is not None:

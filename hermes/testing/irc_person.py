@@ -80,7 +80,9 @@ async def open_irc_person(port: int, nick: str) -> AsyncIterator[IrcPerson]:
         nursery.start_soon(person.read)
         await person.write(f"NICK {nick}")
         await person.write(f"USER {nick} 0 * :{nick}")
-        await person.until(lambda: any(f" {number} {nick} " in line for line in person.lines for number in ("376", "422")))
+        await person.until(
+            lambda: any(f" {number} {nick} " in line for line in person.lines for number in ("376", "422"))
+        )
         try:
             yield person
         finally:

@@ -49,7 +49,9 @@ MODULES = (
 
 def found(name: str) -> str | None:
     """Where a server is installed; None if it is not."""
-    return shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/sbin:/opt/homebrew/bin")
+    return shutil.which(
+        name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/sbin:/opt/homebrew/bin"
+    )
 
 
 @asynccontextmanager

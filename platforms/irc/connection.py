@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import NoReturn
@@ -76,17 +76,24 @@ async def open_wire(config: IrcConfig, host: Host) -> AsyncIterator[tuple[Wire, 
         wire = Wire(stream, config.server, Bucket(REGISTERING_LINES, 1.0, trio.current_time()), config.timeout_s)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(wire.read, name="reads IRC")
-                nursery.start_soon(wire.write, name="writes IRC")
+                both = [trio.CancelScope(shield=True) for _ in range(2)]  # whoever is cancelled says goodbye through them
+                for work, scope in zip((wire.read, wire.write), both, strict=True):
+                    nursery.start_soon(_within, scope, work, name=f"IRC: {work.__name__}s")
                 try:
                     yield wire, await _register(wire, config)
                 finally:
                     await _goodbye(wire)
-                    nursery.cancel_scope.cancel("the connection is left")
+                    for scope in both:
+                        scope.cancel("the connection is left")
         except ExceptionGroup as group:  # the tasks beside raise nothing, so that it is what was raised in the block
             if len(group.exceptions) == 1:
                 raise group.exceptions[0]  # noqa: B904  # it is no consequence of the group
             raise
+
+
+async def _within(scope: trio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await work()
 
 
 async def _register(wire: Wire, config: IrcConfig) -> Registering:

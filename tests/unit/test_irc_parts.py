@@ -19,7 +19,9 @@ from platforms.irc.translate import Facts, event_of, moment, stamp
 from platforms.irc.wording import TOGGLES, bare, wire_lines
 
 WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=300)
-CODED = st.text(st.one_of(st.characters(blacklist_categories=("Cs", "Cc")), st.sampled_from(TOGGLES + " \n")), max_size=900)
+CODED = st.text(
+    st.one_of(st.characters(blacklist_categories=("Cs", "Cc")), st.sampled_from(TOGGLES + " \n")), max_size=900
+)
 MIDDLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20).filter(
     lambda text: not text.startswith(":")
 )
@@ -33,7 +35,11 @@ def event(raw: str, **more: object) -> InboundEvent | None:
     return event_of(parse(raw.encode()), facts(commands=("new", "stop"), **more), 7)
 
 
-@given(st.lists(MIDDLE, max_size=5), WORDS, st.dictionaries(MIDDLE.map(lambda t: "t" + "".join(filter(str.isalnum, t))), WORDS))
+@given(
+    st.lists(MIDDLE, max_size=5),
+    WORDS,
+    st.dictionaries(MIDDLE.map(lambda t: "t" + "".join(filter(str.isalnum, t))), WORDS),
+)
 def test_what_is_built_is_read_again(middle: list[str], last: str, tags: dict[str, str]) -> None:
     try:
         raw = build("PRIVMSG", *middle, last, tags=tags)
