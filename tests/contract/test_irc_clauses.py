@@ -86,6 +86,7 @@ SUBJECT = Subject(
     config=config,
     samples={path.stem: path.read_bytes() for path in sorted(Path(__file__).parents[1].glob("samples/irc/*.txt"))},
     translate=translated,
+    endings=40,
 )
 ABOUT_SENDING = ("enter", "send", "once")  # what else there is needs a server that keeps what was said
 
