@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -310,10 +310,8 @@ class FakeIrc:
         try:
             async with stream, trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, client, nursery.cancel_scope)
-                try:
+                with suppress(trio.BrokenResourceError):  # the client left
                     await self._read(client)
-                except trio.BrokenResourceError:
-                    pass  # the client left
                 nursery.cancel_scope.cancel()
         finally:
             self.forget(client)

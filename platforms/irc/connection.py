@@ -76,7 +76,9 @@ async def open_wire(config: IrcConfig, host: Host) -> AsyncIterator[tuple[Wire, 
         wire = Wire(stream, config.server, Bucket(REGISTERING_LINES, 1.0, trio.current_time()), config.timeout_s)
         try:
             async with trio.open_nursery() as nursery:
-                both = [trio.CancelScope(shield=True) for _ in range(2)]  # whoever is cancelled says goodbye through them
+                both = [
+                    trio.CancelScope(shield=True) for _ in range(2)
+                ]  # whoever is cancelled says goodbye through them
                 for work, scope in zip((wire.read, wire.write), both, strict=True):
                     nursery.start_soon(_within, scope, work, name=f"IRC: {work.__name__}s")
                 try:

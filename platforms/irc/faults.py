@@ -43,7 +43,9 @@ def meaning(line: Line, target: str) -> PlatformError | None:
         case "401" | "403" | "442":
             return AddressGone(said)
         case "465":
-            return PlatformRefused(f"we are banned: {line.words}. Ask the network's staff; then `hermes platform retry`")
+            return PlatformRefused(
+                f"we are banned: {line.words}. Ask the network's staff; then `hermes platform retry`"
+            )
         case "263":
             return RateLimited(said, retry_after_s=wait_of(line.words), scope="account")
         case "439":

@@ -137,7 +137,7 @@ async def test_no_more_is_written_than_a_strict_server_bears(offered: Collection
         async with open_fake_irc(offered) as irc:
             irc.flood = 6
             async with connected(irc, flood_burst=5, flood_interval_s=2.0, channels=()) as platform:
-                limits = 0
+                limits, scopes = 0, set[str]()
                 texts = [f"part {number}" for number in range(12)]
                 texts.append("\n".join(f"line {number}" for number in range(20)))
                 while texts:
@@ -146,9 +146,10 @@ async def test_no_more_is_written_than_a_strict_server_bears(offered: Collection
                         del texts[0]
                     except RateLimited as limit:
                         limits += 1
-                        assert limit.scope == "account"
+                        scopes.add(limit.scope)
                         await trio.sleep(limit.retry_after_s)
                 assert limits > 3
+                assert scopes == {"account"}
                 assert irc.shown["friend"] == [
                     *(f"part {number}" for number in range(12)), *(f"line {number}" for number in range(20))
                 ]  # fmt: skip
@@ -219,8 +220,9 @@ async def test_the_doors_of_channels() -> None:
                     except RateLimited as limit:
                         await trio.sleep(min(limit.retry_after_s, 0.05))
                     except AddressGone as gone:
-                        assert "+b" in str(gone)
+                        words = str(gone)
                         break
+                assert "+b" in words
                 irc.channels["#open"].banned.clear()
                 irc.tell("hermes", ":friend!f@h INVITE hermes #open")
                 await irc.until(lambda: "hermes" in irc.channels["#open"].members)
@@ -248,8 +250,9 @@ async def test_junk_between_lines_harms_nothing() -> None:
     async with open_fake_irc() as irc, connected(irc) as platform, trio.open_nursery() as nursery:
         inbox = RecordingInbox(account="irc")
         nursery.start_soon(platform.receive, inbox, {})
-        for junk in ("", ":", "@", "\0\0", ":a!b@c", "PRIVMSG", ":a!b@c PRIVMSG", "@msgid=x :a!b@c PRIVMSG hermes", "999", "BATCH",
-                     "BATCH +x", "BATCH -y", ":s 005", ":s 433", ":x KICK", "ERR\udcff".encode("utf-8", "replace").decode()):  # fmt: skip
+        for junk in ("", ":", "@", "\0\0", ":a!b@c", "PRIVMSG", ":a!b@c PRIVMSG", "@msgid=x :a!b@c PRIVMSG hermes", "999",
+                     "BATCH",
+                     "BATCH +x", "BATCH -y", ":s 005", ":s 433", ":x KICK", "ERR?"):  # fmt: skip
             irc.tell("hermes", junk)
             irc.tell("hermes", ":irc.test NOTICE hermes :a good line")
         irc.tell("hermes", ":a!b@c PRIVMSG hermes :" + "x" * 20_000)

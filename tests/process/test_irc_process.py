@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +128,7 @@ async def test_a_reply_that_is_ready_during_an_outage_arrives_once_after_it_and_
             before = irc.connections
             gate.set()
             await until(lambda: irc.connections > before + 2, "attempts to connect")
+            await _told_of_the_outage(gateway)
             assert await gateway.terminate() == 0
         async with open_gateway_process(home) as gateway:
             before = irc.connections
@@ -137,6 +138,28 @@ async def test_a_reply_that_is_ready_during_an_outage_arrives_once_after_it_and_
             assert await gateway.terminate() == 0
         assert irc.shown["friend"] == ["the answer"]
         assert look(home, "SELECT state FROM outbox") == [("sent",)]
+
+
+async def _told_of_the_outage(gateway: GatewayProcess) -> None:
+    """What waits and why is said to whoever looks, in words and in numbers."""
+
+    async def waits() -> bool:
+        found = (await gateway.status())["accounts"]["irc"]
+        return bool(found["to_send"] == 1 and found["waiting"] == 0 and found["restarts"] > 1)
+
+    await until(waits, "the reply in the outbox")
+    lines = (await hermes(gateway.home, "status")).stdout.splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("account   irc: "))
+    assert "The server is full" in lines[at]
+    assert " failed)" in lines[at]
+    assert lines[at + 1].startswith("          last: ")
+    assert "heard " in lines[at + 1]
+    assert lines[at + 2].startswith("          1 part is to be sent, the oldest for ")
+    numbers = await gateway.metrics()
+    assert numbers['hermes_account_to_send{account="irc"}'] == 1
+    assert numbers['hermes_account_works{account="irc"}'] == 0
+    assert numbers['hermes_account_restarts{account="irc"}'] > 1
+    assert numbers['hermes_account_progress_age_seconds{account="irc/deliver"}'] > 0
 
 
 @pytest.mark.wall_clock_s(60)
