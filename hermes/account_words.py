@@ -5,6 +5,7 @@ It reads the plain values of a status, which may come from a gateway of another 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +66,7 @@ def _number(state: Mapping[str, Any], name: str) -> float | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def duration(seconds: float) -> str:

@@ -76,20 +76,19 @@ async def open_wire(config: IrcConfig, host: Host) -> AsyncIterator[tuple[Wire, 
         wire = Wire(stream, config.server, Bucket(REGISTERING_LINES, 1.0, trio.current_time()), config.timeout_s)
         try:
             async with trio.open_nursery() as nursery:
-                both = [
-                    trio.CancelScope(shield=True) for _ in range(2)
-                ]  # whoever is cancelled says goodbye through them
+                # Shielded, since whoever is cancelled says goodbye through them.
+                both = [trio.CancelScope(shield=True) for _ in range(2)]
                 for work, scope in zip((wire.read, wire.write), both, strict=True):
                     nursery.start_soon(_within, scope, work, name=f"IRC: {work.__name__}s")
                 try:
                     yield wire, await _register(wire, config)
                 finally:
-                    await _goodbye(wire)
+                    await _goodbye(wire)  # noqa: ASYNC102  # shielded and bounded inside
                     for scope in both:
                         scope.cancel("the connection is left")
         except ExceptionGroup as group:  # the tasks beside raise nothing, so that it is what was raised in the block
             if len(group.exceptions) == 1:
-                raise group.exceptions[0]  # noqa: B904  # it is no consequence of the group
+                raise group.exceptions[0]  # noqa: ASYNC123, B904  # it is no consequence of the group
             raise
 
 

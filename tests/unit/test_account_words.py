@@ -39,8 +39,8 @@ def test_what_a_person_wants_to_know_is_said() -> None:
     ) == [
         "connected, for 3 min 5 s (connection 3, 2 failed)",
         "last: server 12 s ago, heard 1 h 1 min ago, sent 5 s ago",
-        "2 messages wait for their answers, the oldest for 1 min 1 s; 1 part is to be sent, the oldest for 4 s; "
-        "3 did not arrive (hermes outbox list)",
+        "2 messages wait for their answers, the oldest for 1 min 1 s; 1 part is to be sent, the oldest for 4 s; 3 did not arrive"
+         " (hermes outbox list)",
     ]
 
 
@@ -89,13 +89,20 @@ def test_what_waits_is_counted_by_account_without_looking_at_what_is_done() -> N
     con = sqlite3.connect(":memory:")
     for script in (M001, M002):
         con.executescript(script)
-    for account, state, kind in (("a", "pending", "message"), ("a", "live", "message"), ("a", "pending", "command"), ("b", "answered", "message")):  # fmt: skip
+    inbox = (
+        ("a", "pending", "message"),
+        ("a", "live", "message"),
+        ("a", "pending", "command"),
+        ("b", "answered", "message"),
+    )
+    for account, state, kind in inbox:
         con.execute(
             "INSERT INTO inbox (account, chat, event_id, kind, session_key, seq, mode, source, principal, busy, may_change,"
             " accepted_at, state) VALUES (?, 'c', hex(randomblob(8)), ?, 'k', 1, 'm', 's', 'p', 'queue', 0, 90.0, ?)",
             (account, kind, state),
         )
-    for account, state, reason in (("a", "pending", None), ("b", "held", "expired"), ("b", "rejected", "cut"), ("b", "sent", None)):  # fmt: skip
+    outbox = (("a", "pending", None), ("b", "held", "expired"), ("b", "rejected", "cut"), ("b", "sent", None))
+    for account, state, reason in outbox:
         con.execute(
             "INSERT INTO outbox (key, account, chat, seq, source, content, state, reason, created_at)"
             " VALUES (hex(randomblob(8)), ?, 'c', 1, 's', x'7b7d', ?, ?, 95.0)",
