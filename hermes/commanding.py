@@ -6,7 +6,7 @@ A command whose row was not ended when the process died is run again at the next
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from hermes.replies import NOT_ALLOWED, Replies
 from hermes.session_keys import kind_of_chat
 from hermes.sessions import Sessions
 from hermes.store import Store
+from hermes.store.backlog import Backlog
 from hermes.store.inbox import COMMAND
 from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import InboxRow, SessionRow
@@ -60,6 +61,10 @@ class GatewayView:
         """The conversation that a mailbox feeds, and how many rows wait in it."""
         session, _ = await self.store.sessions.opened(key)
         return session, await self.store.inbox.waits(key)
+
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        """What waits at accounts."""
+        return await self.store.accounts.backlogs()
 
     async def set_home(self, command: InboxRow) -> object:
         """Remember where the command was typed."""

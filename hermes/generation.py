@@ -218,6 +218,8 @@ class Generation:
 
     def _can_stay(self, failure: Failure, history: History) -> bool:
         """Whether receiving alone is tried again, and the connection stays for those who send."""
+        if failure.over:
+            return False
         match failure.kind:
             case "conflict" | "limited" | "store":
                 return True
@@ -264,7 +266,7 @@ class Generation:
     # Around it.
 
     def _refuse(self, failure: Failure) -> None:
-        """Somebody who sends was told that the account itself is refused."""
+        """Somebody who sends was told that the account itself is refused, or that the connection is gone."""
         if self._failure is None:
             self._failure = failure
             self.leases.open = False

@@ -102,7 +102,7 @@ class LeasedPlatform:
     Args:
         platform: the connection.
         record: of its account.
-        refused: told when the service refuses the account itself.
+        refused: told when the service refuses the account itself, or the connection is gone.
     """
 
     def __init__(self, platform: Platform, record: AccountRecord, refused: Callable[[Failure], None]) -> None:
@@ -159,5 +159,5 @@ class _Noted:
             self._record.sent(now)
         elif isinstance(error, Exception):
             self._record.send_failed(words_of(error), now)
-            if (failure := classify(error)).kind == "refused":
+            if (failure := classify(error)).kind == "refused" or failure.over:
                 self._refused(failure)

@@ -101,7 +101,7 @@ class Capabilities:
     """What a service can show and do.
 
     Args:
-        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`.
+        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`, `irc`.
         max_text: length of one message at most, in `unit`s of the text as it is sent.
         unit: `utf16` code units, `codepoint`s, or UTF-8 `byte`s.
         max_caption: the same for the text beside a file.
@@ -116,7 +116,7 @@ class Capabilities:
         finds: the service can be asked whether it shows what an earlier `send` may have left: the platform is a `ReadsBack`.
     """
 
-    dialect: Literal["plain", "telegram_html", "discord", "markdown"] = "plain"
+    dialect: Literal["plain", "telegram_html", "discord", "markdown", "irc"] = "plain"
     max_text: int = 4096
     unit: Literal["utf16", "codepoint", "byte"] = "codepoint"
     max_caption: int = 1024
@@ -460,7 +460,8 @@ class PlatformSpec(Generic[C]):
         name: 1 to 32 of `[a-z0-9_-]`; the value of `platform:` in the configuration.
         config: a frozen dataclass whose fields are made by `setting()`; the core reads it strictly.
         capabilities: what the service can do at most.
-        secrets: fields of `config` that hold the account's identity at the service: no two accounts may share one.
+        secrets: fields of `config` that hold the account's identity at the service: no two accounts may share one. Empty
+            where no secret is an identity; then nobody looks for twins.
         help: one paragraph: what the service is, and where its token comes from.
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.

@@ -160,13 +160,18 @@ def _add_from_environment(
             continue
         values = {key: (variable, variables.get(variable)) for variable, key in spec.environment.items()}
         given = {key: Expanded(value) for key, (_, value) in values.items() if value is not None}
-        if not used and not (given and all(key in given for key in spec.secrets)):
+        if not used and not (given and all(key in given for key in spec.secrets or _needed(spec))):
             continue
         written = sections.get(name) or {}
         sections[name] = {**given, **written}
         specs[name] = (join("platforms", name), spec)
         for key in given.keys() - written.keys():
             origins[f"platforms.{name}.{key}"] = variables.origin(values[key][0])
+
+
+def _needed(spec: PlatformSpec[Any]) -> list[str]:
+    """The settings without a default."""
+    return [each.name for each in fields(spec.config) if each.default is MISSING and each.default_factory is MISSING]
 
 
 def _read_account(
@@ -183,7 +188,7 @@ def _read_account(
     rules = setting_rules(spec)
     values = read_keys(own, path, rules, findings, also=CORE_KEYS)
     for each in fields(spec.config):
-        if each.default is MISSING and each.default_factory is MISSING and each.name not in section:
+        if each.name in _needed(spec) and each.name not in section:
             findings.wrong(join(path, each.name), f"is missing: {each.metadata.get('about', 'it is needed')}")
     core = {name: section[name] for name in ("required", "enabled") if name in section}
     access = read_access(section, path, findings, defaults=spec.access)

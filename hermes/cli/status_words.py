@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hermes.account_words import describe_account, duration
+
+__all__ = ["describe", "duration"]
+
 Json = Mapping[str, Any]
 
 
@@ -29,7 +33,12 @@ def _lines(status: Json) -> Iterator[str]:
         if state != "ok":
             yield f"{name:9} {state}"
     for account, state in _part(status, "accounts").items():
-        yield f"account   {account}: {state.get('state', state) if isinstance(state, Mapping) else state}"
+        if not isinstance(state, Mapping):
+            yield f"account   {account}: {state}"
+            continue
+        first, *others = describe_account(state)
+        yield f"account   {account}: {first}"
+        yield from (f"          {line}" for line in others)
     sessions = _part(status, "sessions")
     if sessions:
         waiting = sessions.get("waiting", 0)
@@ -70,13 +79,3 @@ def _part(status: Json, name: str) -> Json:
 def _items(part: Json, name: str) -> list[Any]:
     found = part.get(name)
     return found if isinstance(found, list) else []
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that matter, such as `3 h 5 min`."""
-    whole = max(0, int(min(seconds, 1e12)))
-    for size, unit, smaller, small_unit in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
-    return f"{whole} s"

@@ -183,7 +183,8 @@ async def _sethome(asked: Asked, services: Services) -> Result:
 
 
 async def _platforms(asked: Asked, services: Services) -> Result:
-    return Reply(texts.accounts_text(services.gateway.accounts(), details=asked.admin))
+    backlogs = await services.gateway.backlogs() if asked.admin else {}
+    return Reply(texts.accounts_text(services.gateway.accounts(), backlogs, details=asked.admin))
 
 
 async def _platform(asked: Asked, services: Services) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,6 +10,7 @@ from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
 from hermes.commands import Command
 from hermes.events import Address
+from hermes.store.backlog import Backlog
 from hermes.store.conversations import Outcome
 from hermes.store.rows import InboxRow, SessionRow
 
@@ -105,6 +106,10 @@ class Gateway(Protocol):
 
     def accounts(self) -> Sequence[AccountStatus]:
         """How accounts do."""
+        ...
+
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        """What waits at accounts."""
         ...
 
     def retry_account(self, account: str) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
+from hermes.account_words import describe_account
 from hermes.accounts import AccountStatus
 from hermes.commands import MAX_TITLE, usage
 from hermes.inbound import flat
+from hermes.store.backlog import NOTHING, Backlog
 from hermes.store.conversations import MAX_EXCHANGES, Outcome
 from hermes.store.rows import SessionRow
 
@@ -137,24 +140,19 @@ def described(session: SessionRow | None) -> str:
     )
 
 
-def accounts_text(accounts: Sequence[AccountStatus], *, details: bool) -> str:
+def accounts_text(accounts: Sequence[AccountStatus], backlogs: Mapping[str, Backlog], *, details: bool) -> str:
     """The answer to /platforms.
 
     Args:
-        details: with what is wrong, in the words of the services; for admins.
+        backlogs: what waits at them.
+        details: with what is wrong, in the words of the services, when they showed life, and what waits; for admins.
     """
     if not accounts:
         return "There are no accounts."
-    return "\n".join(
-        f"- {code(each.account)}: {plain(each.words if details else each.state, 300)}"
-        + (f", for {duration(each.since_s)}" if details else "")
-        for each in accounts
-    )
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words that fit."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    lines = []
+    for each in accounts:
+        told = {**asdict(each), **asdict(backlogs.get(each.account, NOTHING))}
+        first, *more = describe_account(told) if details else [str(each.state)]
+        lines.append(f"- {code(each.account)}: {plain(first, 400)}")
+        lines += [f"  - {plain(line, 400)}" for line in more]
+    return "\n".join(lines)

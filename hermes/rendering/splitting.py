@@ -13,6 +13,7 @@ from typing import Literal
 from hermes.rendering.dialect import Dialect, Piece
 from hermes.rendering.discord import Discord
 from hermes.rendering.inline import tidied
+from hermes.rendering.irc import Irc
 from hermes.rendering.leaves import Atom, Container, Leaf, Marks
 from hermes.rendering.marked import Markdown
 from hermes.rendering.tables import without_table
@@ -24,11 +25,11 @@ _SENTENCE = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f][)\]"'\u00bb\u201d\u2019
 _NOTHING = Piece("", 0, 0)
 _UNBOUNDED = 1 << 62
 Cost = tuple[int, int]  # units, and raw bytes
-_DIALECTS = {"plain": Dialect, "telegram_html": TelegramHtml, "discord": Discord, "markdown": Markdown}
+_DIALECTS = {"plain": Dialect, "telegram_html": TelegramHtml, "discord": Discord, "markdown": Markdown, "irc": Irc}
 
 
 def split(
-    text: str, name: Literal["plain", "telegram_html", "discord", "markdown"], unit: Unit, room: int
+    text: str, name: Literal["plain", "telegram_html", "discord", "markdown", "irc"], unit: Unit, room: int
 ) -> tuple[str, ...]:
     """The parts of a markdown text.
 

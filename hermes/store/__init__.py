@@ -33,6 +33,7 @@ from hermes.store import (
     turns,
 )
 from hermes.store.attachments import AttachmentTable
+from hermes.store.backlog import Backlog, backlogs
 from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
 from hermes.store.live_parts import LiveRow
@@ -282,6 +283,10 @@ class AccountTable(Tables):
     async def revoke(self, account: str, person: str) -> bool:
         """Let a person in no more."""
         return await self._write(pairing.revoke, account, person)
+
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        """What waits at each account where anything does."""
+        return await self._read(backlogs, self._clock())
 
     async def pairings(self) -> tuple[list[Pending], list[Allowed]]:
         """Who waits to be let in, and who was."""

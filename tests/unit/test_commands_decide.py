@@ -126,10 +126,3 @@ def test_every_command_is_run_and_every_outcome_has_words() -> None:
         for say in (texts.anew, texts.resumed, texts.branched, texts.undone, texts.retried):
             assert say(done)
         assert texts.titled(done, asked=True)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(-1, "0 s"), (59.9, "60 s"), (61, "1 min"), (7200, "2 h"), (1e6, "11 d")]
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert texts.duration(seconds) == words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import trio
 
 from hermes.errors import (
     AddressGone,
+    ConnectionEnded,
     PlatformError,
     PlatformProtocolError,
     PlatformRefused,
@@ -47,9 +48,10 @@ NO_WAITING: tuple[Switch, ...] = (*ANSWERED, "lose")
 class Desk:
     """An open connection, and sends through it under keys of their own."""
 
-    def __init__(self, bench: Bench, platform: Platform) -> None:
+    def __init__(self, bench: Bench, platform: Platform, stack: AsyncExitStack) -> None:
         self.bench = bench
         self.platform = platform
+        self._stack = stack
         self.receipts: dict[str, Receipt] = {}
         self._to = Address(bench.subject.account, bench.service.chat)
 
@@ -60,6 +62,15 @@ class Desk:
         self.receipts[text] = receipt
         return receipt
 
+    async def later(self, text: str) -> Outcome:
+        """Send on a good day, over a new connection where this one says that it has ended."""
+        found = await self.bench.outcome(partial(self.send, text))
+        if isinstance(found.error, ConnectionEnded):
+            await self._stack.aclose()
+            self.platform = await self._stack.enter_async_context(self.bench.open())
+            found = await self.bench.outcome(partial(self.send, text))
+        return found
+
     def shown(self, text: str) -> int:
         """How often the person sees it."""
         return list(self.bench.service.shown()).count(text)
@@ -69,9 +80,9 @@ class Desk:
 async def desk(bench: Bench) -> AsyncIterator[Desk]:
     """A connection to send through."""
     bench.service.set(None)
-    async with bench.open() as platform:
+    async with AsyncExitStack() as stack:
         try:
-            yield Desk(bench, platform)
+            yield Desk(bench, await stack.enter_async_context(bench.open()), stack)
         finally:
             bench.service.set(None)
 
@@ -151,7 +162,7 @@ async def _on_a_bad_day(here: Desk, switch: Switch, kinds: tuple[type[PlatformEr
         raise Breach(f"with a service that does `{switch}`, `edit` {edited}; only PlatformErrors come out of it")
     if isinstance(found.error, RateLimited):
         here.bench.skip(found.error.retry_after_s + 1.0)
-    found = await here.bench.outcome(partial(here.send, text + ", later"))
+    found = await here.later(text + ", later")
     if found.kind != "returned" or here.shown(text + ", later") != 1:
         raise Breach(
             f"after a day of `{switch}`, `send` {found} and the message is shown {here.shown(text + ', later')} times"
@@ -172,7 +183,7 @@ async def _cancelled(here: Desk) -> None:
     here.bench.service.set(None)
     if found.swallowed:
         raise Breach("a send was cancelled and ended by itself: `trio.Cancelled` must pass through")
-    found = await here.bench.outcome(partial(here.send, "after a cancelled one"))
+    found = await here.later("after a cancelled one")
     if found.kind != "returned" or here.shown("after a cancelled one") != 1:
         raise Breach(f"a send was cancelled, and the next one {found}")
 
@@ -231,14 +242,16 @@ async def no_retries_and_no_waiting(bench: Bench) -> None:
         first = await here.send("to be edited")
         works: dict[str, Callable[[], Awaitable[Any]]] = {"`send`": partial(here.send, "a message")}
         if here.platform.capabilities.edits:
-            works["`edit`"] = partial(here.platform.edit, first, bench.content("another"))
+            works["`edit`"] = lambda: here.platform.edit(first, bench.content("another"))
         for what, work in works.items():
             good = await _counted(bench, work, f"on a good day, {what}")
             for switch in (*NO_WAITING, "reject"):
                 if switch in bench.service.switches:
                     await _once_only(bench, switch, what, work, good)
+                    await here.later(f"between days of {switch}")
         for switch in ANSWERED:
             if switch in bench.service.switches:
+                await here.later(f"before a day of {switch}")
                 inbox = RecordingInbox(account=bench.subject.account)
                 receive = partial(here.platform.receive, inbox, {})
                 await _once_only(bench, switch, "`receive`", receive, Counter(), endless=True)
