@@ -20,7 +20,7 @@ from hermes.rendering.units import is_visible, size, well_formed
 from hermes.testing.telegram_text import MAX_RAW_BYTES, check_text, parse_html, units
 
 pytestmark = pytest.mark.wall_clock_s(900)
-MESSAGES = 5000 if os.environ.get("HERMES_FULL") == "1" else 500
+MESSAGES = 5000 if os.environ.get("HERMES_FULL") == "1" else 400
 
 
 @given(MARKDOWN, ROOMS)
