@@ -194,7 +194,9 @@ def classify(error: BaseException) -> Failure:
         return Failure(kind="bug", reason=words_of(error))
     kind, chosen = min(found, key=lambda pair: FINALITY.index(pair[0]))
     over = any(isinstance(each, ConnectionEnded) for _, each in meant)
-    return Failure(kind=kind, reason=words_of(chosen), retry_after_s=_longest_wait(kind, meant), over=over)
+    silent = chosen.silent if isinstance(chosen, PlatformUnavailable) else None
+    waits = _longest_wait(kind, meant)
+    return Failure(kind=kind, reason=words_of(chosen), retry_after_s=waits, path=silent, over=over)
 
 
 def words_of(error: BaseException) -> str:

@@ -25,6 +25,7 @@ from hermes.sessions import Sessions
 from hermes.store import Store
 from hermes.store.backlog import Backlog
 from hermes.store.inbox import COMMAND
+from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import InboxRow, SessionRow
 
 log = get_log(__name__)
@@ -114,7 +115,7 @@ class Commanding:
         address, key = row.address, row.session_key.removeprefix(COMMAND)
         policy = self._gateway.policy(row.account)
         if address is None or not row.readable or policy is None:
-            await self._store.inbox.finish_command(row, ())
+            await self._store.inbox.finish_command(row, (), refused=REMOVED if policy is None else "unreadable")
             return
         command = commands.parse(row.payload.messages[0].text) or commands.Command("help")
         asked = Asked(command=command, row=row, key=key, address=address, policy=policy)

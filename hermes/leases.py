@@ -25,6 +25,7 @@ from hermes.platform import (
     Content,
     Inbox,
     Platform,
+    ReadsBack,
     Receipt,
     ReplyRef,
 )
@@ -127,6 +128,11 @@ class LeasedPlatform:
         """As the contract says."""
         with _Noted(self._record, self._refused):
             return await self._platform.edit(receipt, content)
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+        """As the contract says, of a platform that reads back; what is read says nothing of sending."""
+        assert isinstance(self._platform, ReadsBack), "its capabilities say `finds`, and it has no such method"
+        return await self._platform.find(to, key=key, since=since)
 
     async def signal(self, to: Address, activity: Activity) -> None:
         """As the contract says; a sign that was or was not shown says nothing of sending."""

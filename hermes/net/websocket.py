@@ -65,7 +65,7 @@ def make_websocket_factory(network: Network, *, close_s: float = CLOSE_S) -> Web
                     try:
                         yield socket
                     finally:
-                        await socket.close()
+                        await socket.close()  # noqa: ASYNC102  # shielded and bounded inside
                 finally:
                     reading.scope.cancel()
         finally:

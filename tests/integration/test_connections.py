@@ -249,10 +249,10 @@ async def test_a_refusal_survives_a_clean_up_that_fails_or_hangs_inside_open(clo
             try:
                 yield
             finally:
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()  # noqa: ASYNC102  # a bad clean-up is what is tested
                 if isinstance(clean_up, Exception):
                     raise fresh(clean_up)
-                await clean_up()
+                await clean_up()  # noqa: ASYNC102
 
         service = FakeService(open_always=REFUSED, held=held)
         async with connected(service) as connections:

@@ -23,7 +23,7 @@ from hermes.errors import (
     Unreachable,
 )
 from hermes.events import Address, Receipt
-from hermes.platform import Platform
+from hermes.platform import Platform, ReadsBack
 from hermes.testing.clauses.bench import Bench, Outcome
 from hermes.testing.clauses.lifetimes import LONG_S
 from hermes.testing.clauses.subject import Breach
@@ -95,7 +95,9 @@ async def one_visible_effect(bench: Bench) -> None:
         for switch, (kinds, visible) in RAISED_BY_SEND.items():
             if switch in bench.service.switches:
                 await _on_a_bad_day(here, switch, kinds, visible)
-        await _cancelled(here)
+        if "hang" in bench.service.switches:
+            await _cancelled(here)
+        await _finds(here)
         await _fetches(here)
 
 
@@ -184,6 +186,33 @@ async def _cancelled(here: Desk) -> None:
     found = await here.later("after a cancelled one")
     if found.kind != "returned" or here.shown("after a cancelled one") != 1:
         raise Breach(f"a send was cancelled, and the next one {found}")
+
+
+async def _finds(here: Desk) -> None:
+    """What was shown without an answer is found by its key, and nothing else is; looking shows nothing."""
+    platform, bench = here.platform, here.bench
+    if not platform.capabilities.finds:
+        return
+    if not isinstance(platform, ReadsBack):
+        raise Breach("its capabilities say `finds`, and it has no method `find`")
+    to, since = Address(bench.subject.account, bench.service.chat), bench.host.clock()
+    bench.service.set("lose")
+    await bench.outcome(partial(here.send, "lost", "lostkey"))
+    bench.service.set(None)
+    shown = list(bench.service.shown())
+    found = await bench.outcome(lambda: platform.find(to, key="lostkey", since=since))
+    uncertain = found.kind == "raised" and isinstance(found.error, SendUncertain)
+    if not isinstance(found.value, Receipt) and not uncertain:
+        raise Breach(
+            f"a message is shown, its answer was lost, and `find` {found}: it must return a Receipt, or raise SendUncertain"
+        )
+    found = await bench.outcome(lambda: platform.find(to, key="neversent", since=since))
+    if found.value is not None or (found.kind == "raised" and not isinstance(found.error, SendUncertain)):
+        raise Breach(
+            f"nothing was ever sent under a key, and `find` {found}: it must return None, or raise SendUncertain"
+        )
+    if list(bench.service.shown()) != shown:
+        raise Breach("to find a message showed or changed one")
 
 
 async def _fetches(here: Desk) -> None:
