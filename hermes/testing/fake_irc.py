@@ -302,7 +302,7 @@ class FakeIrc:
         self._flush(client)
         return True
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         """One connection."""
         client = Client(stream=stream)
         self.connections += 1

@@ -79,7 +79,9 @@ async def test_telegram_sends_garbage(tmp_path: Path) -> None:
             assert len(fake.texts(8)) <= 30
             for said in messages_of(model):
                 assert len(said) < 10_000
-            assert (await gateway.metrics())['hermes_events{of="quarantined"}'] == 1  # what is too long
+            counted = (await gateway.metrics())['hermes_events{of="quarantined"}']
+            assert counted == gateway.log.count("event.quarantined")
+            assert 20 < counted < 60  # one of them is what is too long
             found = await account(gateway, "telegram")
             assert (found["state"], found["restarts"]) == ("connected", restarts)
 
@@ -97,7 +99,7 @@ async def test_telegram_sends_garbage(tmp_path: Path) -> None:
             asked = sum(fake.counts.values())
             assert asked < 200  # nothing is tried without a pause
             log = gateway.log
-            assert "passed over" in log
+            assert max(len(line) for line in log.splitlines() if "event.quarantined" in line) < 1500
             assert max(map(len, log.splitlines())) < 5000  # samples are bounded
             assert await gateway.terminate() == 0
         final_states(home)

@@ -23,6 +23,7 @@ VALUES = st.recursive(
 
 
 def test_what_a_person_wants_to_know_is_said() -> None:
+    waits = "2 messages wait for their answers, the oldest for 1 min 1 s"
     assert describe_account(
         {
             "words": "connected",
@@ -39,8 +40,7 @@ def test_what_a_person_wants_to_know_is_said() -> None:
     ) == [
         "connected, for 3 min 5 s (connection 3, 2 failed)",
         "last: server 12 s ago, heard 1 h 1 min ago, sent 5 s ago",
-        "2 messages wait for their answers, the oldest for 1 min 1 s; 1 part is to be sent, the oldest for 4 s;"
-        + " 3 did not arrive (hermes outbox list)",
+        f"{waits}; 1 part is to be sent, the oldest for 4 s; 3 did not arrive (hermes outbox list)",
     ]
 
 
