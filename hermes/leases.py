@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import trio
 
@@ -23,6 +23,7 @@ from hermes.platform import (
     ByteStream,
     Capabilities,
     Content,
+    FindsSent,
     Inbox,
     Platform,
     Receipt,
@@ -127,6 +128,10 @@ class LeasedPlatform:
         """As the contract says."""
         with _Noted(self._record, self._refused):
             return await self._platform.edit(receipt, content)
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+        """As the contract says of those that have it; what is not found says nothing of sending."""
+        return await cast("FindsSent", self._platform).find(to, key=key, since=since)
 
     async def signal(self, to: Address, activity: Activity) -> None:
         """As the contract says; a sign that was or was not shown says nothing of sending."""

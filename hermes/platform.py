@@ -46,6 +46,7 @@ __all__ = [
     "CheckReport",
     "CommandSpec",
     "Content",
+    "FindsSent",
     "Host",
     "HttpAnswer",
     "HttpClient",
@@ -102,6 +103,7 @@ class Capabilities:
         drafts: a reply can be shown while it is written, by edits or otherwise.
         deduplicates: the service drops a second `send` with the same key for at least five minutes.
         native_commands: commands are registered with the service, from `Host.commands`.
+        finds: the platform is a `FindsSent` as well: what may have been shown is looked up before it is sent again.
     """
 
     dialect: Literal["plain", "telegram_html", "discord", "markdown"] = "plain"
@@ -116,6 +118,7 @@ class Capabilities:
     drafts: bool = False
     deduplicates: bool = False
     native_commands: bool = False
+    finds: bool = False
 
 
 class Inbox(Protocol):
@@ -194,6 +197,26 @@ class Platform(Protocol):
         Raises, on entering or while it is read:
             SendRejected: it is gone, or larger than `max_bytes`.
             PlatformError: the connection itself.
+        """
+
+
+class FindsSent(Protocol):
+    """What a platform with the capability `finds` has beside `Platform`: services that can be read tell what they show."""
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+        """Look for the part that an earlier `send` to this address with this key may have left. Shows nothing.
+
+        Args:
+            to: where it was to be shown.
+            key: as `send` had it.
+            since: seconds since the epoch: when the first such attempt began, by our clock.
+
+        Returns:
+            Its receipt; None where it is not shown.
+
+        Raises:
+            SendUncertain, SendRejected: it cannot be told; the part is sent again with its mark, or held, as is configured.
+            PlatformError: as `send`; the part waits and is looked up again.
         """
 
 
@@ -309,6 +332,9 @@ class WebSocket(Protocol):
 
     async def receive(self) -> str | bytes:
         """The next message. Raises WebSocketClosed with the code and reason that ended it."""
+
+    async def ping(self) -> None:
+        """Ask the peer for a sign of life and wait for it; without a bound of its own. Raises WebSocketClosed."""
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with this code, within a bound; afterwards it is closed whatever the peer does. Never raises."""

@@ -29,6 +29,7 @@ BOUNDARIES = {
     ("hermes/http/listener/connection.py", "Connection._exchange_with"): "HTTP request",
     ("hermes/discovery.py", "_loader.checked"): "plugin hook",
     ("hermes/delivery/lane.py", "Lane._attempt"): "plugin hook",
+    ("hermes/delivery/lane.py", "Lane._looked_up"): "plugin hook",
     ("hermes/delivery/live.py", "LiveReply._show"): "plugin hook",
     ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import trio
 
 from hermes.delivery.content import FindFile, to_content
 from hermes.delivery.limits import Limits
 from hermes.delivery.outcomes import judge, retry_after
-from hermes.errors import AccountDown, LeaseEnded, RateLimited, StoreUnavailable, leaves
+from hermes.errors import (
+    AccountDown,
+    LeaseEnded,
+    RateLimited,
+    StoreUnavailable,
+    Unreachable,
+    WebSocketClosed,
+    leaves,
+)
 from hermes.events import Address
 from hermes.observe.logs import get_log
-from hermes.platform import Capabilities, Platform
+from hermes.platform import Capabilities, FindsSent, Platform
 from hermes.store import Store
-from hermes.store.outbox import Advance, Ended, Method, Part
+from hermes.store.outbox import UNCERTAIN, Advance, Doubt, Ended, Method, Part
 
 log = get_log(__name__)
 T = TypeVar("T")
@@ -129,7 +137,12 @@ class Lane:
         return None
 
     async def _attempt(self, platform: Platform, part: Part) -> Ended:
-        """Make the one request of an attempt. Returns what came of it."""
+        """Make the one request of an attempt, after looking up what an earlier one left. Returns what came of it."""
+        if part.doubt is not None:
+            found = await self._looked_up(platform, part, part.doubt)
+            if isinstance(found, Ended):
+                return found
+            part = found
         content = to_content(part.content, self._parts.find_file, marked=part.marked)
         if content is None:
             return Ended(part=part, how="rejected", reason="its file is not there any more")
@@ -144,6 +157,24 @@ class Lane:
         self._parts.limits.succeeded(part.address)
         self._parts.sent(part.address)
         return Ended(part=part, how="sent", receipt=receipt)
+
+    async def _looked_up(self, platform: Platform, part: Part, doubt: Doubt) -> Part | Ended:
+        """Whether an earlier attempt is shown: then the part is sent, else it is as it is to be sent now."""
+        try:
+            receipt = await cast("FindsSent", platform).find(part.address, key=part.key, since=doubt.since)
+        except Exception as error:  # noqa: BLE001  # a plugin's hook
+            waits = isinstance(error, (Unreachable, WebSocketClosed)) or judge(error).how == "again"
+            if waits:  # to look shows nothing
+                return replace(self._failed(part, error), how="again")
+            log.warning("delivery.not_found_out", error=error, address=str(part.address), key=part.key)
+            if doubt.hold:
+                return Ended(part=part, how="held", reason=UNCERTAIN)
+            return replace(part, marked=True)
+        if receipt is None:
+            return part
+        log.info("delivery.found", address=str(part.address), key=part.key)
+        self._parts.sent(part.address)
+        return Ended(part=replace(part, then_edit=doubt.draft), how="sent", receipt=receipt)
 
     def _failed(self, part: Part, error: Exception) -> Ended:
         """What a failure means for the part, and for what may be requested next."""
@@ -166,8 +197,9 @@ class Lane:
     async def _advance(self) -> Advance:
         can = self._parts.capabilities(self.address.account)
         step = await self._parts.store.outbox.advance(
-            self.address, self._how(), deduplicates=can.deduplicates, edits=can.edits, methods=self._methods()
-        )
+            self.address, self._how(), deduplicates=can.deduplicates, edits=can.edits, methods=self._methods(),
+            finds=can.finds,
+        )  # fmt: skip
         self._settled(step.moved)
         for reason in step.held:
             log.warning("delivery.held", address=str(self.address), reason=reason)

@@ -304,13 +304,20 @@ class OutboxTable(Tables):
         )
 
     async def advance(
-        self, address: Address, ended: Ended | None, *, deduplicates: bool, edits: bool, methods: frozenset[Method]
+        self,
+        address: Address,
+        ended: Ended | None,
+        *,
+        deduplicates: bool,
+        edits: bool,
+        methods: frozenset[Method],
+        finds: bool = False,
     ) -> Advance:
         """Write how the last attempt at an address ended and claim its next part."""
         delivery = self._config.delivery
         look = outbox.Look(
             boot_id=self._boot_id, now=self._clock(), expire_s=delivery.expire_s, hold=delivery.ambiguous == "hold",
-            deduplicates=deduplicates, edits=edits, methods=methods,
+            deduplicates=deduplicates, edits=edits, methods=methods, finds=finds,
         )  # fmt: skip
         return await self._write(outbox.advance, address, look, ended)
 

@@ -42,6 +42,7 @@ APPROVED: Final = 3  # an earlier attempt may be shown, and a person wants it se
 
 DEDUPLICATED_S = 300.0  # for so long after an attempt a service drops another one with its key
 MAX_BUGS = 3
+UNCERTAIN: Final = "uncertain: it may have been shown"
 MAX_SKIPPED = 100  # parts that one look may end without sending
 LEFT_OVER = "left over"  # the reason of a row whose text went into the parts before it
 SHORTENED = StoredContent(text="…")  # what is shown in its place: a message cannot be taken back everywhere
@@ -64,12 +65,28 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """What is to be known for looking up a part.
+
+    Args:
+        since: seconds since the epoch: when its first attempt began.
+        draft: what is found may show an older text.
+        hold: if it cannot be told, it is held; otherwise it is sent with its mark.
+    """
+
+    since: float
+    draft: bool
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A part that was claimed, to be sent or edited now.
 
     Args:
         receipt: of what is shown of it; then it is edited.
         marked: an earlier attempt may be shown, and nothing will drop this one: it says so.
+        doubt: an earlier attempt may be shown, and can be looked up first.
         then_edit: what the service may return for this key shows an older text, which is edited afterwards.
     """
 
@@ -82,6 +99,7 @@ class Part:
     attempts: int
     marked: bool
     then_edit: bool
+    doubt: Doubt | None = None
 
     @property
     def method(self) -> Method:
@@ -96,14 +114,15 @@ class Ended:
     Args:
         part: what was attempted.
         how: `sent`; `rejected`: never; `gone`: nobody is there; `moved` to the chat `moved_to`; `again`: for certain not
-            shown, and worth another attempt; `uncertain`: it may be shown; `bug`: like that, by a fault of a plugin.
+            shown, and worth another attempt; `uncertain`: it may be shown; `bug`: like that, by a fault of a plugin; `held`:
+            set aside, since nobody can tell.
         reason: why, at most 500 characters of it are kept.
         receipt: of what is shown.
         moved_to: the chat's new id.
     """
 
     part: Part
-    how: Literal["sent", "rejected", "gone", "moved", "again", "uncertain", "bug"]
+    how: Literal["sent", "rejected", "gone", "moved", "again", "uncertain", "bug", "held"]
     reason: str = ""
     receipt: Receipt | None = None
     moved_to: str | None = None
@@ -118,7 +137,7 @@ class Look:
         now: seconds since the epoch.
         expire_s: older parts are held.
         hold: doubtful parts are held, where the service does not drop repeats.
-        deduplicates, edits: what the service can do.
+        deduplicates, edits, finds: what the service can do.
         methods: what may be requested now; without any, nothing is claimed.
     """
 
@@ -129,6 +148,7 @@ class Look:
     deduplicates: bool
     edits: bool
     methods: frozenset[Method]
+    finds: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,11 +276,16 @@ def _part(address: Address, values: tuple[object, ...], look: Look) -> Part | st
         answers = ReplyRef(message_id=answers.message_id) if answers.message_id is not None else None
     dropped = look.deduplicates and tried_at is not None and look.now - tried_at < DEDUPLICATED_S  # type: ignore[operator]
     marked = doubtful != SURE and not dropped
-    if marked and look.hold and doubtful == DOUBT:  # where a draft may be shown, this content is not
-        return "uncertain: it may have been shown"
+    hold = look.hold and doubtful == DOUBT  # where a draft may be shown, this content is not
+    doubt: Doubt | None = None
+    if marked and look.finds and shown is None and tried_at is not None:
+        doubt, marked = Doubt(since=tried_at, draft=doubtful == DRAFT and look.edits, hold=hold), False  # type: ignore[arg-type]
+    if marked and hold:
+        return UNCERTAIN
     return Part(
         id=row, key=key, address=address, content=stored, reply=answers, receipt=shown,  # type: ignore[arg-type]
         attempts=attempts + 1, marked=marked, then_edit=doubtful == DRAFT and dropped and look.edits,  # type: ignore[operator]
+        doubt=doubt,
     )  # fmt: skip
 
 
@@ -281,6 +306,8 @@ def settle(con: sqlite3.Connection, ended: Ended, boot_id: str, now: float) -> S
         how = "gone"
     if how == "bug" and part.attempts >= MAX_BUGS:
         end(con, part.id, "held", f"bug: {reason}", now)
+    elif how == "held":
+        end(con, part.id, "held", reason, now)
     elif how == "sent":
         _sent(con, ended, now)
     elif how == "rejected" and edited:  # what was there is not there any more, or may not be changed: it is sent anew

@@ -33,7 +33,7 @@ class Call:
     """A request that was made: when (trio's clock), of which kind, for which key or message."""
 
     at: float
-    method: Literal["send", "edit", "signal"]
+    method: Literal["send", "edit", "signal", "find"]
     address: Address
     key: str = ""
     text: str = ""
@@ -126,6 +126,12 @@ class FakePlatform:
             if shows:
                 self.messages[message.id] = replace(message, content=content)
             return receipt
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:  # noqa: ARG002  # the contract's
+        """Look up a message, as the mood is; a mood that shows tells the truth."""
+        async with self._request(Call(at=trio.current_time(), method="find", address=to, key=key)):
+            found = next((each for each in self.messages.values() if each.key == key), None)
+        return None if found is None else Receipt(message_id=found.id, address=to)
 
     async def signal(self, to: Address, activity: Activity) -> None:  # noqa: ARG002  # the contract's
         """Show a sign."""
