@@ -91,7 +91,7 @@ class Capabilities:
     """What a service can show and do.
 
     Args:
-        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`.
+        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`, `slack`.
         max_text: length of one message at most, in `unit`s of the text as it is sent.
         unit: `utf16` code units, `codepoint`s, or UTF-8 `byte`s.
         max_caption: the same for the text beside a file.
@@ -106,7 +106,7 @@ class Capabilities:
         finds: the platform is a `FindsSent` as well: what may have been shown is looked up before it is sent again.
     """
 
-    dialect: Literal["plain", "telegram_html", "discord", "markdown"] = "plain"
+    dialect: Literal["plain", "telegram_html", "discord", "markdown", "slack"] = "plain"
     max_text: int = 4096
     unit: Literal["utf16", "codepoint", "byte"] = "codepoint"
     max_caption: int = 1024

@@ -13,6 +13,7 @@ from typing import Literal
 from hermes.rendering.dialect import Dialect, Piece
 from hermes.rendering.leaves import Atom, Container, Leaf, Marks
 from hermes.rendering.marked import Discord, Markdown
+from hermes.rendering.slack import SlackMrkdwn
 from hermes.rendering.tables import without_table
 from hermes.rendering.telegram import TelegramHtml
 from hermes.rendering.tree import leaves_of
@@ -22,11 +23,13 @@ _SENTENCE = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f][)\]"'\u00bb\u201d\u2019
 _NOTHING = Piece("", 0, 0)
 _UNBOUNDED = 1 << 62
 Cost = tuple[int, int]  # units, and raw bytes
-_DIALECTS = {"plain": Dialect, "telegram_html": TelegramHtml, "discord": Discord, "markdown": Markdown}
+_DIALECTS = {
+    "plain": Dialect, "telegram_html": TelegramHtml, "discord": Discord, "markdown": Markdown, "slack": SlackMrkdwn
+}  # fmt: skip
 
 
 def split(
-    text: str, name: Literal["plain", "telegram_html", "discord", "markdown"], unit: Unit, room: int
+    text: str, name: Literal["plain", "telegram_html", "discord", "markdown", "slack"], unit: Unit, room: int
 ) -> tuple[str, ...]:
     """The parts of a markdown text.
 

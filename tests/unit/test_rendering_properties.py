@@ -23,12 +23,13 @@ from hermes.rendering.parsing import parse
 from hermes.rendering.plainly import as_it_is
 from hermes.rendering.splitting import split
 from hermes.rendering.units import is_visible, size, well_formed
+from hermes.testing.slack_text import visible
 from hermes.testing.telegram_text import MAX_RAW_BYTES, check_text, parse_html, units
 
 pytestmark = pytest.mark.wall_clock_s(900)
 MESSAGES = 5000 if os.environ.get("HERMES_FULL") == "1" else 500
 ALIKE = os.environ.get("HERMES_FULL") != "1"  # every run the same, but the whole one, which searches further
-Dialect = Literal["plain", "telegram_html", "discord", "markdown"]
+Dialect = Literal["plain", "telegram_html", "discord", "markdown", "slack"]
 DECORATION = frozenset("-•◦▪─☐☑>")
 BREAK = "\0"
 
@@ -92,7 +93,7 @@ class Reading:
         rest = re.sub(r"^\s*\[[ xX]\]", "", words)
         box = words[: len(words) - len(rest)]
         return (
-            rest if self.dialect in ("telegram_html", "discord") else f"{'[x]' if 'x' in box.lower() else '[ ]'} {rest}"
+            rest if self.dialect in ("telegram_html", "discord", "slack") else f"{'[x]' if 'x' in box.lower() else '[ ]'} {rest}"
         )
 
     def table(self, rows: list[list[str]]) -> None:
@@ -138,7 +139,7 @@ class Reading:
         if self.dialect == "telegram_html":  # as the service decides
             _, entities = parse_html(f'<a href="{address.replace("&", "&amp;")}">x</a>')
             return bool(entities) and "://" in address
-        if self.dialect == "discord":
+        if self.dialect in ("discord", "slack"):
             return re.match(r"https?://[^/?#]", address, re.I) is not None and len(address) <= self.longest
         return self.dialect == "markdown" and 0 < len(address) <= self.longest
 
@@ -182,6 +183,8 @@ def shown(part: str, dialect: Dialect) -> str:
     """What a reader sees of a part, by the service's rules."""
     if dialect == "telegram_html":
         return check_text(part, "HTML")[0] and parse_html(part)[0]
+    if dialect == "slack":
+        return visible(part, strict=True)
     if dialect == "plain":
         return part
     out: list[str] = []
@@ -410,7 +413,7 @@ def test_telegram_takes_every_part_and_shows_every_word(markdown: str, room: int
     assert says([shown(each, "telegram_html") for each in parts], Reading(text, "telegram_html").found if parts else [])
 
 
-@pytest.mark.parametrize("dialect", ["plain", "discord", "markdown"])
+@pytest.mark.parametrize("dialect", ["plain", "discord", "markdown", "slack"])
 @given(MARKDOWN, ROOMS, UNITS)
 @settings(max_examples=MESSAGES // 5, derandomize=ALIKE)
 def test_other_dialects_keep_limits_and_words(dialect: Dialect, markdown: str, room: int, unit: Any) -> None:
@@ -422,7 +425,7 @@ def test_other_dialects_keep_limits_and_words(dialect: Dialect, markdown: str, r
 
 @given(
     st.text(st.sampled_from("ab. ,!?'\"()%$€é日א😀1\n@:/-+="), max_size=80),
-    st.sampled_from(("plain", "telegram_html", "discord", "markdown")),
+    st.sampled_from(("plain", "telegram_html", "discord", "markdown", "slack")),
 )
 @settings(max_examples=MESSAGES // 5)
 def test_the_short_way_leads_to_the_same(text: str, dialect: Dialect) -> None:
@@ -439,7 +442,7 @@ def test_plain_text_has_all_words_in_one_piece(markdown: str) -> None:
     assert says([found], Reading(well_formed(markdown), "plain").found if found else [])
 
 
-@given(st.lists(st.one_of(BLOCKS, SOUP), min_size=20, max_size=40), st.sampled_from(("telegram_html", "discord")))
+@given(st.lists(st.one_of(BLOCKS, SOUP), min_size=20, max_size=40), st.sampled_from(("telegram_html", "discord", "slack")))
 @settings(max_examples=max(3, MESSAGES // 500), phases=[Phase.generate], derandomize=ALIKE)
 def test_a_hundred_kilobytes(blocks: list[str], dialect: Dialect) -> None:
     whole = "\n\n".join(blocks)
