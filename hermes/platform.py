@@ -463,6 +463,8 @@ class PlatformSpec(Generic[C]):
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+        manifest: for services that make an app from a description: what to paste there, as plain values, by the app's name and
+            the commands that people may type. `hermes NAME manifest` prints it.
     """
 
     name: str
@@ -473,3 +475,4 @@ class PlatformSpec(Generic[C]):
     open: Callable[[C, Host], AbstractAsyncContextManager[Platform]]
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    manifest: Callable[[str, tuple[CommandSpec, ...]], Mapping[str, Any]] | None = None
