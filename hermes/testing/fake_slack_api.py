@@ -158,7 +158,7 @@ class ApiSide:
     def _open(self, params: Params) -> str:
         if params.get("users") not in self._world.users:
             raise Refused("user_not_found")
-        id_ = "D" + str(params["users"])[2:]
+        id_ = "D" + str(params["users"])[1:]
         if id_ not in self._world.channels:
             self._world.add_channel(id_)
         return id_
