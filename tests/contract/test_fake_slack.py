@@ -96,7 +96,9 @@ async def test_the_socket_client_gets_events_commands_and_buttons_and_acknowledg
         assert max(slack.sockets.took) < 3
 
 
-async def test_the_socket_client_follows_a_request_for_another_socket_and_gets_again_what_it_did_not_acknowledge() -> None:
+async def test_the_socket_client_follows_a_request_for_another_socket_and_gets_again_what_it_did_not_acknowledge() -> (
+    None
+):
     async with open_fake_slack() as slack, open_client(slack) as client:
         await client.ask("connect", expect="connected")
         await client.ask("acknowledge", yes=False)
@@ -164,7 +166,9 @@ async def test_the_clients_know_the_errors_by_their_answers() -> None:
             ):  # fmt: skip
                 assert (await client.ask("chat_postMessage", expect="failed", **order))["error"] == error
             slack.fail(Fault(answer=answer_json({"ok": False, "error": "ratelimited"}, 429, {"retry-after": "1"})))
-            assert (await client.ask("chat_postMessage", expect="failed", channel=DM, text="x"))["error"] == "ratelimited"
+            assert (await client.ask("chat_postMessage", expect="failed", channel=DM, text="x"))[
+                "error"
+            ] == "ratelimited"
             slack.fail(Fault(answer=answer_json({"ok": False, "error": "ratelimited"}, 429, {"retry-after": "1"})))
             await client.ask("patiently", channel=DM, text="x")  # it reads Retry-After and waits by itself
             assert slack.shown() == ["x"]

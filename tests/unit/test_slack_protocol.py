@@ -19,7 +19,7 @@ from hermes.errors import (
 )
 from hermes.platform import Button, CommandSpec, Content, Secret
 from hermes.testing.fake_slack_api import check_blocks
-from platforms.slack import SlackConfig, platform, payload
+from platforms.slack import SlackConfig, payload, platform
 from platforms.slack.connection import tokens_of
 from platforms.slack.emoji import NAMES, name_of
 from platforms.slack.faults import failure

@@ -119,7 +119,7 @@ def test_without_threads_of_its_own_a_mention_is_answered_in_the_channel() -> No
 def test_a_command_may_be_answered_by_its_url_for_half_an_hour() -> None:
     event = translated(sample("slash_command"))
     assert event is not None
-    assert event.reply == ReplyRef(token="https://hooks.slack.com/commands/T0HERMES/1/abc", until=NOW + 1700)  # noqa: S106
+    assert event.reply == ReplyRef(token="https://hooks.slack.com/commands/T0HERMES/1/abc", until=NOW + 1700)
 
 
 def test_a_button_that_carries_too_much_is_none() -> None:
@@ -189,7 +189,10 @@ def test_the_newest_are_kept_within_their_bound_and_read_as_they_were_written(no
     if noted:
         last = noted[-1][0]
         assert newest.places()[0] == last
-        assert float(newest.of(last)) == max(float(stamp) for place, stamp in noted[-1:] if place == last) or len(noted) > 1
+        assert (
+            float(newest.of(last)) == max(float(stamp) for place, stamp in noted[-1:] if place == last)
+            or len(noted) > 1
+        )
 
 
 def test_what_was_heard_never_goes_back() -> None:
