@@ -25,6 +25,9 @@ if importlib.util.find_spec("slack_sdk") is None:
     pytest.skip("slack-sdk is not installed: the fake Slack is not compared with it", allow_module_level=True)
 
 
+LONG = {"type": "section", "text": {"type": "mrkdwn", "text": "x" * 3001}}
+
+
 class Client:
     """slack-sdk in a process: it says what it sees, a JSON line each, and does what it is told, a line each."""
 
@@ -162,7 +165,7 @@ async def test_the_clients_know_the_errors_by_their_answers() -> None:
                 ("no_text", {"channel": DM, "text": ""}),
                 ("msg_too_long", {"channel": DM, "text": "x" * 40_001}),
                 ("thread_not_found", {"channel": DM, "text": "x", "thread_ts": "1.000000"}),
-                ("invalid_blocks", {"channel": DM, "text": "x", "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 3001}}]}),
+                ("invalid_blocks", {"channel": DM, "text": "x", "blocks": [LONG]}),
             ):  # fmt: skip
                 assert (await client.ask("chat_postMessage", expect="failed", **order))["error"] == error
             slack.fail(Fault(answer=answer_json({"ok": False, "error": "ratelimited"}, 429, {"retry-after": "1"})))

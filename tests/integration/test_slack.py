@@ -35,6 +35,7 @@ from platforms.slack import SlackConfig
 from platforms.slack import platform as spec
 
 TO = Address("slack", DM)
+ELSEWHERE = answer_json({"ok": True, "upload_url": "https://e.example/", "file_id": "F1"})
 
 
 def no(error: str, **more: Any) -> Answered:
@@ -376,7 +377,7 @@ async def test_a_file_is_shown_with_its_caption_and_can_be_changed(report: Outbo
         (Fault(path="/upload/", answer=Answered(status=500)), PlatformUnavailable),
         (Fault(path="/upload/", answer=Answered(status=413)), SendRejected),
         (Fault(path="/upload/", answer=Answered(cut=5)), PlatformUnavailable),
-        (Fault(path="getUploadURL", answer=answer_json({"ok": True, "upload_url": "https://e.example/", "file_id": "F1"})), PlatformUnavailable),
+        (Fault(path="getUploadURL", answer=ELSEWHERE), PlatformUnavailable),
         (Fault(path="getUploadURL", answer=no("storage_limit_reached")), SendRejected),
         (Fault(path="completeUpload", answer=no("not_in_channel")), AddressGone),
         (Fault(path="completeUpload", answer=Answered(cut=5)), SendUncertain),
