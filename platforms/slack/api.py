@@ -119,7 +119,7 @@ class SlackApi:
         return await self.http.request(
             "POST",
             f"{self.base_url}/{method}",
-            headers={"authorization": f"Bearer {token.secret.reveal()}", "content-type": FORM},
+            headers={"authorization": "Bearer " + token.secret.reveal(), "content-type": FORM},
             content=urlencode(fields).encode(),
             timeout_s=timeout_s,
             max_bytes=MAX_ANSWER_BYTES,

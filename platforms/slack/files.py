@@ -104,7 +104,7 @@ class Files:
             raise SendRejected("the file is not at one of Slack's own hosts")
         if isinstance(size, int) and size > max_bytes:
             raise SendRejected(f"the file has {size} bytes, more than {max_bytes}")
-        headers = {"authorization": f"Bearer {space.token.secret.reveal()}"}
+        headers = {"authorization": "Bearer " + space.token.secret.reveal()}
         async with self._api.http.stream("GET", url, headers=headers, timeout_s=self._api.timeout_s) as (answer, body):
             if answer.status == 429:
                 raise RateLimited("Slack asks to wait before more files", retry_after_s=wait_of(answer), scope="method")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hermes.errors import AddressGone, PlatformUnavailable, SendRejected, SendUncertain
 from hermes.platform import Activity, Address, Content, Receipt, ReplyRef
@@ -40,14 +41,16 @@ class Sending:
         thread = _thread(to)
         if content.file is not None:
             return await self._files.show(space, channel, thread, to, content, key=key)
+        params = payload.message(channel, thread, content, key)
+        body: dict[str, Any] | None = None
         try:
-            params = payload.message(channel, thread, content, key)
             body = await self._api.call("chat.postMessage", params, space.token, shows=True)
         except Failed as failed:
-            if failed.error in NOT_THERE and thread is None and self._may_respond(reply):
-                assert reply is not None
-                return await self._respond(reply.token or "", to, content)
-            raise failed.meaning from None
+            if failed.error not in NOT_THERE or thread is not None or not self._may_respond(reply):
+                raise failed.meaning from None
+        if body is None:
+            assert reply is not None
+            return await self._respond(reply.token or "", to, content)
         stamp, shown_in = body.get("ts"), body.get("channel")
         if not isinstance(stamp, str) or not is_stamp(stamp):
             raise SendUncertain("Slack did not say which message it made")

@@ -207,7 +207,8 @@ def test_what_was_heard_never_goes_back() -> None:
 
 @given(st.binary(max_size=200))
 def test_a_cursor_that_is_none_is_nothing(value: bytes) -> None:
-    Read({"channels": value, "threads": value})
+    read = Read({"channels": value, "threads": value})
+    assert all(len(each) <= MAX_BYTES for each in read.cursors().values())
 
 
 def test_stamps_and_places() -> None:
