@@ -7,11 +7,13 @@ from dataclasses import asdict
 
 from hermes.control import Action
 from hermes.delivery import Delivery
-from hermes.errors import AccountDown, RequestError
+from hermes.errors import AccountDown, RequestError, ToolError
 from hermes.events import Address
 from hermes.http.services import Json
 from hermes.messaging import Messaging
+from hermes.outgoing import MAX_FILES
 from hermes.store import Store
+from hermes.store.outbox import Added
 
 MAX_TEXT = 100_000
 MAX_LISTED = 500
@@ -27,14 +29,15 @@ def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
         return {"account": account, "tried": messaging.connections.retry(account)}
 
     async def send(body: Json) -> Json:
-        address, text = parse_address(_text(body, "to")), _text(body, "text")
-        if not text.strip():
+        to, files = _text(body, "to"), _paths(body)
+        text = _text(body, "text") if not files or body.get("text") else ""
+        if not text.strip() and not files:
             raise RequestError(400, "there is nothing to send", param="text")
-        try:
-            messaging.capabilities(address.account)
-        except AccountDown as error:
-            raise RequestError(404, str(error), code="account_not_found", param="to") from None
-        added = await _delivery(messaging).post(address, messaging.parts(address, text), source="send")
+        address = await _find_address(store, messaging, to)
+        if files:
+            added = await _send_files(messaging, address, files, text)
+        else:
+            added = await _delivery(messaging).post(address, messaging.parts(address, text), source="send")
         if added.gone is not None:
             raise RequestError(409, f"nobody is there: {added.gone}", code="address_gone", param="to")
         return {"to": str(added.address), "keys": list(added.keys)}
@@ -63,6 +66,21 @@ def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
     }  # fmt: skip
 
 
+async def _find_address(store: Store, messaging: Messaging, text: str) -> Address:
+    """Where `to` says: a chat, or the place that an account's people chose by /sethome."""
+    address = parse_address(text) if ":" in text else None
+    account = text if address is None else address.account
+    try:
+        messaging.capabilities(account)
+    except AccountDown as error:
+        raise RequestError(404, str(error), code="account_not_found", param="to") from None
+    address = address or await store.conversations.home(account)
+    if address is None:
+        words = f"nobody has typed /sethome in a chat of {account}: do that, or name the chat as {account}:CHAT"
+        raise RequestError(409, words, code="no_home", param="to")
+    return address
+
+
 def parse_address(text: str) -> Address:
     """`account:chat` or `account:chat:thread` as an address.
 
@@ -74,6 +92,22 @@ def parse_address(text: str) -> Address:
     if not account or not colon or not chat or (more and not thread) or len(text) > 1100:
         raise RequestError(400, "where to is written as account:chat or account:chat:thread", param="to")
     return Address(account, chat, thread or None)
+
+
+async def _send_files(messaging: Messaging, to: Address, paths: list[str], text: str) -> Added:
+    _delivery(messaging)
+    assert messaging.outgoing is not None
+    try:
+        return await messaging.outgoing.send(to, paths, text)
+    except ToolError as error:
+        raise RequestError(400, str(error), code="file_not_sent", param="files") from None
+
+
+def _paths(body: Json) -> list[str]:
+    value = body.get("files") or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value) or len(value) > MAX_FILES:
+        raise RequestError(400, f"files must be a list of at most {MAX_FILES} paths", param="files")
+    return value
 
 
 def _delivery(messaging: Messaging) -> Delivery:

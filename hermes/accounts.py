@@ -173,10 +173,12 @@ class AccountRecord:
         self.progressed = True
         if path in self._progress or len(self._progress) < MAX_PATHS + 2:
             self._progress[path] = now
-        if path == "deliver":
-            self._deaf.clear()
         self._deaf.pop(path, None)
         self._receive = self._conflict = None
+
+    def brought(self) -> None:
+        """An event came, whatever path it took: nothing is deaf."""
+        self._deaf.clear()
 
     def receives(self, settles_at: float | None) -> None:
         """Receiving goes on, and from this time on earlier troubles with it are over; None: it has ended."""

@@ -190,7 +190,8 @@ def classify(error: BaseException) -> Failure:
     if not found:
         return Failure(kind="bug", reason=words_of(error))
     kind, chosen = min(found, key=lambda pair: FINALITY.index(pair[0]))
-    return Failure(kind=kind, reason=words_of(chosen), retry_after_s=_longest_wait(kind, meant))
+    silent = chosen.silent if isinstance(chosen, PlatformUnavailable) else None
+    return Failure(kind=kind, reason=words_of(chosen), retry_after_s=_longest_wait(kind, meant), path=silent)
 
 
 def words_of(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from hermes.session_keys import kind_of_chat
 from hermes.sessions import Sessions
 from hermes.store import Store
 from hermes.store.inbox import COMMAND
+from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import InboxRow, SessionRow
 
 log = get_log(__name__)
@@ -109,7 +110,7 @@ class Commanding:
         address, key = row.address, row.session_key.removeprefix(COMMAND)
         policy = self._gateway.policy(row.account)
         if address is None or not row.readable or policy is None:
-            await self._store.inbox.finish_command(row, ())
+            await self._store.inbox.finish_command(row, (), refused=REMOVED if policy is None else "unreadable")
             return
         command = commands.parse(row.payload.messages[0].text) or commands.Command("help")
         asked = Asked(command=command, row=row, key=key, address=address, policy=policy)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -22,8 +22,8 @@ from hermes.errors import ConfigError, Problem
 from hermes.gateway_options import Overrides, ServeOptions
 from hermes.home import Home, locate_home
 from hermes.schema import SECTIONS, TOP_LEVEL, WORKSPACE
-from hermes.settings import Config, HttpConfig, Surroundings
-from hermes.variables import Variables, expand, is_loopback, terminal_environment
+from hermes.settings import Config, HttpConfig, Surroundings, TranscriptionConfig
+from hermes.variables import Variables, expand, is_loopback, proxy_for, terminal_environment
 
 if TYPE_CHECKING:
     from hermes.discovery import FoundPlatform
@@ -124,9 +124,12 @@ def _decode(
     supervision = sections.get("supervision")
     if supervision is not None and supervision.backoff_base_s > supervision.backoff_max_s:
         findings.wrong("supervision.backoff_base_s", "must not be larger than supervision.backoff_max_s")
+    if "transcription" in sections:
+        sections["transcription"] = _with_proxy(sections["transcription"], tree["transcription"], variables, findings)
     passthrough = sections["terminal"].env_passthrough if "terminal" in sections else ()
     model = read_model(tree.get("model"), variables, findings, origins)
-    accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms)
+    quiet = {"quiet_s": supervision.quiet_s} if supervision is not None and "quiet_s" in tree["supervision"] else {}
+    accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms, quiet)
     workspace = _read_workspace(tree, place, overrides, variables, findings)
     if findings.foreign:
         findings.warnings.append("keys of hermes-agent without a meaning here: " + ", ".join(findings.foreign))
@@ -139,6 +142,15 @@ def _decode(
         surroundings=_surroundings(variables, passthrough),
         **sections,
     )
+
+
+def _with_proxy(
+    chosen: TranscriptionConfig, given: Any, variables: Variables, findings: Findings
+) -> TranscriptionConfig:
+    """With an address of its own and no word of a proxy, the environment decides."""
+    if chosen.base_url is None or "proxy" in given:
+        return chosen
+    return replace(chosen, proxy=proxy_for(chosen.base_url, variables, findings))
 
 
 def _read_bytes(path: Path, most: int) -> bytes | None:
@@ -269,6 +281,7 @@ def _read_accounts(
     findings: Findings,
     origins: dict[str, str],
     platforms: Finder | None,
+    shared: Mapping[str, object],
 ) -> Mapping[str, AccountConfig]:
     """The accounts; what reads them is loaded only where there may be one."""
     if not tree and (tree is None or isinstance(tree, Mapping)) and not variables.any_ends_with("_TOKEN"):
@@ -277,7 +290,7 @@ def _read_accounts(
     from hermes.platform_config import read_accounts
 
     find = platforms or find_platforms
-    return read_accounts(tree, variables, findings, lambda: find(place.path), origins)
+    return read_accounts(tree, variables, findings, lambda: find(place.path), origins, shared)
 
 
 def _read_workspace(

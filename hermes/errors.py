@@ -126,11 +126,17 @@ class PlatformError(HermesError):
 
 
 class PlatformUnavailable(PlatformError):
-    """The service cannot be reached or does not serve now: try again, after `retry_after_s` if it said so."""
+    """The service cannot be reached or does not serve now: try again, after `retry_after_s` if it said so.
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    Args:
+        silent: the path of `Inbox.alive` that a proof of flow found to bring nothing: the account counts as deaf until that
+            path, or an event, is heard again.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, silent: str | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.silent = silent
 
 
 class Unreachable(PlatformUnavailable):

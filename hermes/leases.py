@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import trio
 
@@ -23,9 +23,9 @@ from hermes.platform import (
     ByteStream,
     Capabilities,
     Content,
-    FindsSent,
     Inbox,
     Platform,
+    ReadsBack,
     Receipt,
     ReplyRef,
 )
@@ -130,8 +130,9 @@ class LeasedPlatform:
             return await self._platform.edit(receipt, content)
 
     async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
-        """As the contract says of those that have it; what is not found says nothing of sending."""
-        return await cast("FindsSent", self._platform).find(to, key=key, since=since)
+        """As the contract says, of a platform that reads back; what is read says nothing of sending."""
+        assert isinstance(self._platform, ReadsBack), "its capabilities say `finds`, and it has no such method"
+        return await self._platform.find(to, key=key, since=since)
 
     async def signal(self, to: Address, activity: Activity) -> None:
         """As the contract says; a sign that was or was not shown says nothing of sending."""

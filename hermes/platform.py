@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -21,10 +21,12 @@ from hermes.decode import Rule, choice, flag, seconds, secret, text, texts, url,
 from hermes.events import (
     Activity,
     Address,
+    AttachmentKind,
     AttachmentRef,
     Button,
     ChatKind,
     Content,
+    EventKind,
     InboundEvent,
     OutboundFile,
     Person,
@@ -32,12 +34,15 @@ from hermes.events import (
     Receipt,
     ReplyRef,
 )
+from hermes.routes import RouteHandler, Routes, WebRequest, WebResponse
 from hermes.settings import Secret
 
 __all__ = [
+    "CONTRACT",
     "AccountMemory",
     "Activity",
     "Address",
+    "AttachmentKind",
     "AttachmentRef",
     "Button",
     "ByteStream",
@@ -46,7 +51,7 @@ __all__ = [
     "CheckReport",
     "CommandSpec",
     "Content",
-    "FindsSent",
+    "EventKind",
     "Host",
     "HttpAnswer",
     "HttpClient",
@@ -54,10 +59,12 @@ __all__ = [
     "InboundEvent",
     "Inbox",
     "OutboundFile",
+    "Outbox",
     "Person",
     "Platform",
     "PlatformSpec",
     "Quoted",
+    "ReadsBack",
     "Receipt",
     "ReplyRef",
     "RouteHandler",
@@ -81,6 +88,9 @@ __all__ = [
     "word",
 ]
 
+CONTRACT: Final = 1
+"""The version of the contract; `docs/reference/platform-contract.md` says what may change within it."""
+
 C = TypeVar("C")
 ByteStream = AsyncIterator[bytes]
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -103,7 +113,7 @@ class Capabilities:
         drafts: a reply can be shown while it is written, by edits or otherwise.
         deduplicates: the service drops a second `send` with the same key for at least five minutes.
         native_commands: commands are registered with the service, from `Host.commands`.
-        finds: the platform is a `FindsSent` as well: what may have been shown is looked up before it is sent again.
+        finds: the service can be asked whether it shows what an earlier `send` may have left: the platform is a `ReadsBack`.
     """
 
     dialect: Literal["plain", "telegram_html", "discord", "markdown", "slack"] = "plain"
@@ -124,12 +134,15 @@ class Capabilities:
 class Inbox(Protocol):
     """Where a platform puts what people did. Valid for one run of `receive`."""
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit events in this order and how far the account has read, in one transaction; repeats are absorbed.
 
         Args:
             events: what happened, oldest first; their addresses name this account.
             cursors: name (1 to 100 characters) -> value (at most 4,096 bytes); each is stored over the one before.
+
+        Returns: the `InboundEvent.key`s of those that are new and will be answered; the others were there before, are commands
+            or context, or come from somebody who may not speak.
 
         When it returns, the service may be told that everything was received. Cancellation: committed, or not at all;
         the service repeats it.
@@ -148,6 +161,14 @@ class Inbox(Protocol):
 
     def left(self, event_id: str) -> None:
         """Nobody waits any more for the attended event of this `InboundEvent.key`."""
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """Tell of something that cannot be read and was passed over: it is counted, and a bounded piece of it is logged.
+
+        Args:
+            because: what is wrong with it.
+            sample: what came, without secrets.
+        """
 
 
 class Platform(Protocol):
@@ -200,23 +221,23 @@ class Platform(Protocol):
         """
 
 
-class FindsSent(Protocol):
-    """What a platform with the capability `finds` has beside `Platform`: services that can be read tell what they show."""
+@runtime_checkable
+class ReadsBack(Protocol):
+    """What a platform is besides, if its capabilities say `finds`: it can look for what an earlier `send` may have left."""
 
     async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
-        """Look for the part that an earlier `send` to this address with this key may have left. Shows nothing.
+        """Look for the message of a `send` whose outcome is not known. Shows and changes nothing.
 
         Args:
-            to: where it was to be shown.
-            key: as `send` had it.
-            since: seconds since the epoch: when the first such attempt began, by our clock.
+            to, key: of that `send`.
+            since: seconds since the epoch at which it began, the earliest if there were several.
 
         Returns:
-            Its receipt; None where it is not shown.
+            its receipt; None only if it is certain that nothing is or will be shown: then it is sent again, unmarked.
 
         Raises:
-            SendUncertain, SendRejected: it cannot be told; the part is sent again with its mark, or held, as is configured.
-            PlatformError: as `send`; the part waits and is looked up again.
+            SendUncertain: nobody can tell; it is treated like a service that cannot be asked.
+            PlatformError: the service cannot be asked now; it will be asked again.
         """
 
 
@@ -368,41 +389,6 @@ class StreamFactory(Protocol):
         """A connected stream; closed on exit. Raises Unreachable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebRequest:
-    """What came in on a route: the body is whole and bounded; `headers` have lower-case names."""
-
-    method: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    peer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebResponse:
-    """The answer to it."""
-
-    status: int = 200
-    body: bytes = b""
-    media_type: str = "text/plain; charset=utf-8"
-
-
-RouteHandler = Callable[[WebRequest], Awaitable[WebResponse]]
-
-
-class Routes(Protocol):
-    """Where webhooks come in: on the gateway's one listener."""
-
-    def mount(
-        self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
-    ) -> AbstractAsyncContextManager[str]:
-        """Serve POST and GET `/hooks/<account>/<name>` while inside; yields that path.
-
-        The handler must know its caller by a secret before it believes anything. Exit waits for handlers that run.
-        """
-
-
 class AccountMemory(Protocol):
     """A few values that an account keeps over restarts: at most 256 keys, of 100 characters; values of 4,096 bytes."""
 
@@ -413,6 +399,23 @@ class AccountMemory(Protocol):
         """Keep a value, committed on return; None forgets it."""
 
 
+class Outbox(Protocol):
+    """The way to other accounts, for a platform that has no chats of its own."""
+
+    async def post(self, to: Address, markdown: str, *, key: str) -> None:
+        """Have words shown at an address of any account of another platform, as a reply would be; committed on return.
+
+        Args:
+            to: where.
+            markdown: as the model wrote it.
+            key: the second call with one does nothing, for as long as what was sent is remembered (a week by default).
+
+        Raises:
+            SendRejected: the account is not configured, or is one of the caller's own platform.
+            PlatformUnavailable: nothing was committed; the same call may succeed later.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """All that a platform may touch.
@@ -421,6 +424,7 @@ class Host:
         account: our id in the configuration, the `account` of every Address.
         commands: what people may type, to be registered with services that have that.
         routes: for webhooks.
+        outbox: to the chats of other accounts.
         memory: for what must outlive a restart and is no cursor.
         http, websocket, tcp: the network.
         tls: for protocols that change to TLS on an open connection.
@@ -430,6 +434,7 @@ class Host:
     account: str
     commands: tuple[CommandSpec, ...]
     routes: Routes
+    outbox: Outbox
     memory: AccountMemory
     http: HttpFactory
     websocket: WebSocketFactory
@@ -465,6 +470,9 @@ class PlatformSpec(Generic[C]):
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
         manifest: for services that make an app from a description: what to paste there, as plain values, by the app's name and
             the commands that people may type. `hermes NAME manifest` prints it.
+        access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose
+            every event was proven by a secret of the account may open itself here.
+        contract: the version of this contract that it was written for.
     """
 
     name: str
@@ -476,3 +484,5 @@ class PlatformSpec(Generic[C]):
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     manifest: Callable[[str, tuple[CommandSpec, ...]], Mapping[str, Any]] | None = None
+    access: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    contract: int = 1

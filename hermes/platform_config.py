@@ -58,7 +58,12 @@ class AccountConfig:
 
 
 def read_accounts(
-    tree: object, variables: Variables, findings: Findings, find: Find, origins: dict[str, str]
+    tree: object,
+    variables: Variables,
+    findings: Findings,
+    find: Find,
+    origins: dict[str, str],
+    shared: Mapping[str, object] = MappingProxyType({}),
 ) -> Mapping[str, AccountConfig]:
     """Every account, of the file and of the environment.
 
@@ -71,6 +76,7 @@ def read_accounts(
         findings: collects mistakes.
         find: which platforms there are; asked only when something needs one.
         origins: told which account came from the environment.
+        shared: settings of accounts that leave them out, where their platform has them.
     """
     if tree is not None and (not isinstance(tree, Mapping) or len(tree) > MAX_ACCOUNTS):
         findings.wrong("platforms", f"must be a section of at most {MAX_ACCOUNTS} accounts, and is {kind_of(tree)}")
@@ -81,7 +87,7 @@ def read_accounts(
     _add_from_environment(sections, specs, known, variables, findings, origins)
     accounts: dict[str, AccountConfig] = {}
     for account, (path, spec) in specs.items():
-        found = _read_account(account, sections[account], path, spec, findings)
+        found = _read_account(account, sections[account], path, spec, findings, shared)
         if found is not None:
             accounts[account] = found
     _refuse_twins(accounts, findings)
@@ -154,7 +160,7 @@ def _add_from_environment(
             continue
         values = {key: (variable, variables.get(variable)) for variable, key in spec.environment.items()}
         given = {key: Expanded(value) for key, (_, value) in values.items() if value is not None}
-        if not used and not all(key in given for key in spec.secrets):
+        if not used and not (given and all(key in given for key in spec.secrets)):
             continue
         written = sections.get(name) or {}
         sections[name] = {**given, **written}
@@ -164,17 +170,23 @@ def _add_from_environment(
 
 
 def _read_account(
-    account: str, section: Mapping[str, Any], path: str, spec: PlatformSpec[Any], findings: Findings
+    account: str,
+    section: Mapping[str, Any],
+    path: str,
+    spec: PlatformSpec[Any],
+    findings: Findings,
+    shared: Mapping[str, object],
 ) -> AccountConfig | None:
     before = len(findings.problems)
-    own = {name: value for name, value in section.items() if name not in CORE_KEYS}
+    own = {each.name: shared[each.name] for each in fields(spec.config) if each.name in shared}
+    own |= {name: value for name, value in section.items() if name not in CORE_KEYS}
     rules = setting_rules(spec)
     values = read_keys(own, path, rules, findings, also=CORE_KEYS)
     for each in fields(spec.config):
         if each.default is MISSING and each.default_factory is MISSING and each.name not in section:
             findings.wrong(join(path, each.name), f"is missing: {each.metadata.get('about', 'it is needed')}")
     core = {name: section[name] for name in ("required", "enabled") if name in section}
-    access = read_access(section, path, findings)
+    access = read_access(section, path, findings, defaults=spec.access)
     required = read_keys(core, path, {"required": flag(), "enabled": flag()}, findings).get("required", True)
     if len(findings.problems) > before:
         return None

@@ -5,7 +5,7 @@ Every final state but `context` and `command` shows itself to the person who wro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,10 +15,25 @@ from hermes.intake import Failure, TurnEnd
 if TYPE_CHECKING:
     from hermes.store.rows import Claim
 
-Draw = Callable[[Sequence[str]], None]  # the pieces of the reply so far
 
 NOT_ALLOWED = "You may not talk to me any more."
 _RETRY = "Send it again, or /retry."
+
+
+class Draw(Protocol):
+    """What a turn at work tells of itself."""
+
+    def words(self, pieces: Sequence[str]) -> None:
+        """The reply is these pieces so far; they may grow before the next call."""
+        ...
+
+    def began(self, call_id: str, tool: str) -> None:
+        """A tool began to run."""
+        ...
+
+    def ended(self, call_id: str) -> None:
+        """It ended."""
+        ...
 
 
 class Replies(Protocol):
@@ -73,7 +88,9 @@ def reply_text(end: TurnEnd, rows: str) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """Why there is no reply, for the person who waits for it."""
+    """Why there is no reply, for the person who waits for it; empty where nobody does, or can be reached, any more."""
+    if failure.code in ("client_left", "account_removed"):
+        return ""
     if failure.code == "turn_timeout":
         return f"This took longer than a turn may, and was ended. {_RETRY}"
     if failure.code == "quarantined":

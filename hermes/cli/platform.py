@@ -1,4 +1,4 @@
-"""`hermes platform`: which platforms there are, what a service says of an account, and trying again."""
+"""`hermes platform`: which platforms there are, what a service says of an account, trying again, and a new plugin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hermes.cli import platform_new
 from hermes.cli.running import DONE, FAILED, add_home, add_json, ask, home_of, in_words, print_json, printable, run_trio
 from hermes.config import load, process_environment
 from hermes.errors import PlatformError
@@ -39,10 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         add_home(action)
         add_json(action)
+    summary = "write the skeleton of a plugin, with a test that passes"
+    action = actions.add_parser("new", help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
+    platform_new.add_arguments(action)
+    add_home(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List, check or retry."""
+    """List, check, retry or begin a new one."""
+    if arguments.action == "new":
+        return platform_new.run(arguments)
     if arguments.action == "list":
         return _list(arguments)
     if arguments.action == "manifest":

@@ -17,6 +17,7 @@ from hermes.delivery.lane import Lane, Lease, Parts
 from hermes.delivery.lanes import Lanes, WaitConnected
 from hermes.delivery.limits import Limits
 from hermes.delivery.live import DraftTimes, LiveReply, Render
+from hermes.delivery.progress import Progress
 from hermes.delivery.signs import Typing
 from hermes.errors import AccountDown
 from hermes.events import Address, ReplyRef, StoredContent, StoredFile
@@ -27,7 +28,7 @@ from hermes.store import Store
 from hermes.store.outbox import Added
 from hermes.store.outbox_upkeep import OutboxRecovered
 
-__all__ = ["MARK_ROOM", "Delivery", "DeliveryStatistics", "LiveReply", "open_delivery"]
+__all__ = ["MARK_ROOM", "Delivery", "DeliveryStatistics", "LiveReply", "Progress", "open_delivery"]
 
 log = get_log(__name__)
 
@@ -46,7 +47,7 @@ class Delivery:
 
     def __init__(
         self, nursery: trio.Nursery, store: Store, lanes: Lanes, parts: Parts, render: Render, times: DraftTimes,
-        recovered: OutboxRecovered,
+        recovered: OutboxRecovered, settings: Callable[[], DeliveryConfig],
     ) -> None:  # fmt: skip
         self.recovered = recovered
         self._nursery = nursery
@@ -55,6 +56,7 @@ class Delivery:
         self._parts = parts
         self._render = render
         self._times = times
+        self._settings = settings
         self.shown = 0
 
     def wake(self, address: Address) -> None:
@@ -115,6 +117,23 @@ class Delivery:
         finally:
             # Shielded and bounded inside.
             await live.close()  # noqa: ASYNC102
+
+    @asynccontextmanager
+    async def open_progress(self, live: LiveReply) -> AsyncIterator[Progress]:
+        """Say in a reply that is being written that it takes long, where `delivery.progress` asks for that.
+
+        Lifetime: exit = the line is written no more; it is taken back if the block did not end by itself, for then no reply may follow.
+        """
+        how = self._settings()
+        progress = Progress(live, how.progress_after_s if how.progress == "line" else None, how.progress_every_s)
+        self._nursery.start_soon(progress.run, name=f"progress {live.address}")
+        cut = True
+        try:
+            yield progress
+            cut = False
+        finally:
+            # Shielded and bounded inside.
+            await progress.close(cut=cut)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def open_typing(self, address: Address) -> AsyncIterator[None]:
@@ -205,7 +224,7 @@ async def open_delivery(
             settings=settings, accounts=accounts,
         )  # fmt: skip
         times = DraftTimes(lambda: settings().edit_interval_s)
-        delivery = Delivery(nursery, store, lanes, parts, render, times, recovered)
+        delivery = Delivery(nursery, store, lanes, parts, render, times, recovered, settings)
         nursery.start_soon(lanes.sweep)
         nursery.start_soon(lanes.keep_time)
         try:

@@ -28,8 +28,9 @@ def to_content(stored: StoredContent, find: FindFile, *, marked: bool, final: bo
     if marked:
         text = f"{_mark(stored.dialect)}\n{text}" if text else _mark(stored.dialect)
     return Content(
-        text=text, dialect=stored.dialect, buttons=stored.buttons, file=file, silent=stored.silent, final=final
-    )
+        text=text, dialect=stored.dialect, buttons=stored.buttons, file=file, silent=stored.silent, final=final,
+        failed=stored.failed,
+    )  # fmt: skip
 
 
 def _mark(dialect: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import trio
 
@@ -21,16 +21,16 @@ from hermes.errors import (
     AccountDown,
     LeaseEnded,
     RateLimited,
+    SendRejected,
+    SendUncertain,
     StoreUnavailable,
-    Unreachable,
-    WebSocketClosed,
     leaves,
 )
-from hermes.events import Address
+from hermes.events import Address, Receipt
 from hermes.observe.logs import get_log
-from hermes.platform import Capabilities, FindsSent, Platform
+from hermes.platform import Capabilities, Platform, ReadsBack
 from hermes.store import Store
-from hermes.store.outbox import UNCERTAIN, Advance, Doubt, Ended, Method, Part
+from hermes.store.outbox import Advance, Ended, Method, Part
 
 log = get_log(__name__)
 T = TypeVar("T")
@@ -137,44 +137,23 @@ class Lane:
         return None
 
     async def _attempt(self, platform: Platform, part: Part) -> Ended:
-        """Make the one request of an attempt, after looking up what an earlier one left. Returns what came of it."""
-        if part.doubt is not None:
-            found = await self._looked_up(platform, part, part.doubt)
-            if isinstance(found, Ended):
-                return found
-            part = found
-        content = to_content(part.content, self._parts.find_file, marked=part.marked)
-        if content is None:
-            return Ended(part=part, how="rejected", reason="its file is not there any more")
-        self._begun = True
+        """Make the one request of an attempt, unless an earlier one is found to be shown. Returns what came of it."""
         try:
-            if part.receipt is not None:
-                receipt = await platform.edit(part.receipt, content)
-            else:
-                receipt = await platform.send(part.address, content, key=part.key, reply=part.reply)
+            receipt, part = await look_back(platform, part)
+            if receipt is None:
+                content = to_content(part.content, self._parts.find_file, marked=part.marked)
+                if content is None:
+                    return Ended(part=part, how="rejected", reason="its file is not there any more")
+                self._begun = True
+                if part.receipt is not None:
+                    receipt = await platform.edit(part.receipt, content)
+                else:
+                    receipt = await platform.send(part.address, content, key=part.key, reply=part.reply)
         except Exception as error:  # noqa: BLE001  # a plugin's hook
             return self._failed(part, error)
         self._parts.limits.succeeded(part.address)
         self._parts.sent(part.address)
         return Ended(part=part, how="sent", receipt=receipt)
-
-    async def _looked_up(self, platform: Platform, part: Part, doubt: Doubt) -> Part | Ended:
-        """Whether an earlier attempt is shown: then the part is sent, else it is as it is to be sent now."""
-        try:
-            receipt = await cast("FindsSent", platform).find(part.address, key=part.key, since=doubt.since)
-        except Exception as error:  # noqa: BLE001  # a plugin's hook
-            waits = isinstance(error, (Unreachable, WebSocketClosed)) or judge(error).how == "again"
-            if waits:  # to look shows nothing
-                return replace(self._failed(part, error), how="again")
-            log.warning("delivery.not_found_out", error=error, address=str(part.address), key=part.key)
-            if doubt.hold:
-                return Ended(part=part, how="held", reason=UNCERTAIN)
-            return replace(part, marked=True)
-        if receipt is None:
-            return part
-        log.info("delivery.found", address=str(part.address), key=part.key)
-        self._parts.sent(part.address)
-        return Ended(part=replace(part, then_edit=doubt.draft), how="sent", receipt=receipt)
 
     def _failed(self, part: Part, error: Exception) -> Ended:
         """What a failure means for the part, and for what may be requested next."""
@@ -233,6 +212,25 @@ class Lane:
                 await self._settle()
             except StoreUnavailable as error:
                 log.warning("delivery.not_written", address=str(self.address), error=error)
+
+
+async def look_back(platform: Platform, part: Part) -> tuple[Receipt | None, Part]:
+    """Ask the service for what is in doubt: the receipt of what it shows, or the part as it is to be sent now.
+
+    Raises:
+        SendRejected: nobody can tell, and what is in doubt is to be held.
+        PlatformError: it cannot be asked now.
+    """
+    if part.since is None:
+        return None, part
+    assert isinstance(platform, ReadsBack), "its capabilities say `finds`, and it has no such method"
+    try:
+        receipt = await platform.find(part.address, key=part.key, since=part.since)
+    except SendUncertain as error:
+        if part.hold:
+            raise SendRejected(f"the service cannot tell ({error})") from None
+        return None, replace(part, then_edit=False)
+    return receipt, part if receipt is not None else replace(part, marked=False, then_edit=False)
 
 
 async def patiently(store: Store, call: Callable[[], Awaitable[T]]) -> T:

@@ -59,8 +59,8 @@ class SlackMrkdwn(Dialect):
         first, rest = super().prefixes(leaf, shown)
         return _quoting(first), _quoting(rest)
 
-    def gap(self, before: Leaf, after: Leaf) -> Piece:
-        first, *lines = super().gap(before, after).text.split("\n")
+    def gap(self, before: Leaf, after: Leaf, shown: frozenset[Container]) -> Piece:
+        first, *lines = super().gap(before, after, shown).text.split("\n")
         return self.measured("\n".join([first, *map(_quoting, lines)]))
 
     def marker(self, item: Container) -> str:

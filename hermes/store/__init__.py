@@ -32,6 +32,7 @@ from hermes.store import (
     steps,
     turns,
 )
+from hermes.store.attachments import AttachmentTable
 from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
 from hermes.store.live_parts import LiveRow
@@ -77,6 +78,18 @@ class InboxTable(Tables):
         """Judge and commit what a messaging service brought, and how far the account has read."""
         return await self._write(reception.deliver, place, events, to, self._clock())
 
+    async def deliver_and_take_up(
+        self, place: Place, event: InboundEvent, key: str, turn_id: str, left: frozenset[str], *, remembers: bool
+    ) -> tuple[Delivered, Next | None]:
+        """Commit an event that somebody waits for and begin its turn, in one transaction; for a mailbox that nobody serves."""
+        look = self._look(key, turn_id, left, remembers)
+
+        def both(con: sqlite3.Connection) -> tuple[Delivered, Next | None]:
+            done = reception.deliver(con, place, (event,), {}, look.now)
+            return done, turns.take_up(con, look) if done.rows else None
+
+        return await self._database.write(both)
+
     async def cursors(self, account: str) -> Mapping[str, bytes]:
         """How far an account has read."""
         return await self._read(cursors.cursors, account)
@@ -85,9 +98,11 @@ class InboxTable(Tables):
         """Commands that wait to be run, in their order."""
         return await self._read(inbox.next_commands, limit)
 
-    async def finish_command(self, row: InboxRow, reply: Sequence[StoredContent]) -> None:
-        """End a command, with what is said to it."""
-        await self._write(inbox.finish_command, row, reply, self._clock())
+    async def finish_command(
+        self, row: InboxRow, reply: Sequence[StoredContent], *, refused: str | None = None
+    ) -> None:
+        """End a command, with what is said to it; `refused` says why it was not run."""
+        await self._write(inbox.finish_command, row, reply, self._clock(), refused=refused)
 
     async def stop(
         self, key: str, event_id: str, before: int | None = None
@@ -297,10 +312,11 @@ class OutboxTable(Tables):
         reply: ReplyRef | None,
         source: str,
         turn_id: str | None = None,
+        once: str | None = None,
     ) -> Added:
-        """Commit parts that belong to no other transaction."""
+        """Commit parts that belong to no other transaction; those that have a name, only once."""
         return await self._write(
-            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock()
+            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock(), once=once
         )
 
     async def advance(
@@ -407,12 +423,13 @@ class Store:
         self.outbox = OutboxTable(*group)
         self.accounts = AccountTable(*group)
         self.conversations = ConversationTable(*group)
+        self.attachments = AttachmentTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
         groups = (
             self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts,
-            self.conversations,
+            self.conversations, self.attachments,
         )  # fmt: skip
         for group in groups:
             group.configure(config)

@@ -126,7 +126,7 @@ def workspace(body: Mapping[str, Any], token: Token) -> Workspace:
 
 
 class Slack:
-    """A `Platform` and a `FindsSent`; see `open_slack()`."""
+    """A `Platform` and a `ReadsBack`; see `open_slack()`."""
 
     def __init__(self, account: Account, files: Files, uploads: Uploads) -> None:
         self._account = account

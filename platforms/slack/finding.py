@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hermes.errors import SendUncertain
+from hermes.errors import AddressGone, SendRejected, SendUncertain
 from hermes.platform import Address, Receipt
 from platforms.slack.api import SlackApi
 from platforms.slack.files import Files
@@ -19,13 +19,23 @@ CLOCKS_DIFFER_S = 120.0
 async def find(
     api: SlackApi, spaces: Workspaces, files: Files, uploads: Uploads, to: Address, *, key: str, since: float
 ) -> Receipt | None:
-    """The receipt of what was sent to an address with a key, or None; as `FindsSent.find`.
+    """The receipt of what was sent to an address with a key, or None; as `ReadsBack.find`.
 
     Source: https://docs.slack.dev/messaging/message-metadata, "Retrieving metadata".
 
     Raises:
-        SendUncertain: more was written there since than is read.
+        SendUncertain: more was written there since than is read, or it may not be read.
+        PlatformError: the service cannot be asked now.
     """
+    try:
+        return await _find(api, spaces, files, uploads, to, key=key, since=since)
+    except (AddressGone, SendRejected) as error:
+        raise SendUncertain(f"it cannot be read what is shown there: {error}") from None
+
+
+async def _find(
+    api: SlackApi, spaces: Workspaces, files: Files, uploads: Uploads, to: Address, *, key: str, since: float
+) -> Receipt | None:
     space, channel = spaces.locate(to.chat)
     channel = await files.conversation(space, channel)
     address = Address(to.account, space.outside(channel), to.thread)

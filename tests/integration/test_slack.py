@@ -24,7 +24,7 @@ from hermes.errors import (
     SendUncertain,
 )
 from hermes.events import Activity, Address, AttachmentRef, Button, Content, OutboundFile, Receipt, ReplyRef
-from hermes.platform import FindsSent, Platform, Secret
+from hermes.platform import Platform, ReadsBack, Secret
 from hermes.rendering import render
 from hermes.testing import LeakCensus, no_leaks
 from hermes.testing.census import settle
@@ -446,7 +446,7 @@ async def test_a_send_of_unclear_end_is_found_by_its_metadata_also_after_a_resta
         for _ in range(5):
             slack.say("and more", CHANNEL)
         async with opened(slack, memory=memory) as platform:
-            finder = cast("FindsSent", platform)
+            finder = cast("ReadsBack", platform)
             for number, to in enumerate(places):
                 found = await finder.find(to, key=f"text{number}", since=since)
                 assert found is not None
@@ -464,7 +464,8 @@ async def test_a_send_of_unclear_end_is_found_by_its_metadata_also_after_a_resta
                 await finder.find(TO, key="text0", since=since + 1000) is None
             )  # what was sent before is not looked at
             for answer, error in (
-                (no("missing_scope", needed="im:history"), SendRejected),
+                (no("missing_scope", needed="im:history"), SendUncertain),
+                (no("not_in_channel"), SendUncertain),
                 (Answered(status=500), PlatformUnavailable),
                 (answer_json({"ok": False}, 429), RateLimited),
             ):
@@ -479,7 +480,7 @@ async def test_who_writes_more_than_is_read_leaves_it_unclear() -> None:
         for _ in range(12):
             slack.say("more")
         with pytest.raises(SendUncertain):
-            await cast("FindsSent", platform).find(TO, key="k", since=since)
+            await cast("ReadsBack", platform).find(TO, key="k", since=since)
 
 
 async def test_the_memory_of_uploads_is_bounded(report: OutboundFile) -> None:
@@ -488,5 +489,5 @@ async def test_the_memory_of_uploads_is_bounded(report: OutboundFile) -> None:
         for number in range(120):
             await platform.send(TO, Content(file=report), key=f"key{number:020d}", reply=None)
         assert 3500 < len(memory.values["uploads"]) <= 4096
-        found = await cast("FindsSent", platform).find(TO, key=f"key{119:020d}", since=slack.clock() - 10)
+        found = await cast("ReadsBack", platform).find(TO, key=f"key{119:020d}", since=slack.clock() - 10)
         assert found is not None

@@ -112,7 +112,7 @@ async def test_a_reply_that_is_ready_during_an_outage_arrives_once_after_it_and_
     async with open_fake_telegram() as telegram, open_fake_model() as model:
         gate = trio.Event()
         model.script(Gate(event=gate, reply=Reply(text="the answer")))
-        write_config(home, sections(telegram, model))
+        write_config(home, {**sections(telegram, model), "shutdown": {"flush_timeout_s": 0.5}})
         async with open_gateway_process(home) as gateway:
             telegram.write(7, "a question")
             await until(lambda: model.answering, "the question at the model")

@@ -176,7 +176,7 @@ async def test_nothing_is_lost_and_nothing_shown_twice_when_the_process_is_kille
     """Kills between envelope and commit, while the model thinks, around the reply's commit, and around each send."""
     chance = random.Random(seed)
     home = tmp_path / "home"
-    rounds = 60 if full else 5
+    rounds = 60 if full else 3
     async with (
         open_fake_slack() as slack,
         open_fake_model(default=Slow(first_s=0.01, reply=Reply(text="an answer"))) as model,

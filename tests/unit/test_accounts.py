@@ -87,6 +87,8 @@ def test_troubles_with_receiving_are_over_when_it_has_gone_on_for_long_enough_an
     one.heard("heartbeat", 101)
     assert one.status(101).state == "deaf"  # pings are answered, and still no events
     one.heard("deliver", 102)
+    assert one.status(102).state == "deaf"  # a cursor was committed
+    one.brought()
     assert one.status(102).state == "connected"
 
 

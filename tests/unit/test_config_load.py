@@ -447,3 +447,11 @@ def test_broken_yaml_is_never_quoted(tmp_path: Path, text: str, cut: int) -> Non
     (tmp_path / "config.yaml").write_bytes((text[:cut] + PLANTED + text[cut:]).encode("utf-8", "replace"))
     found = outcome(tmp_path, {})
     assert PLANTED not in str(found)
+
+
+def test_supervision_says_how_long_an_account_may_be_quiet_unless_the_account_does(tmp_path: Path) -> None:
+    accounts = "platforms:\n  telegram: {token: '1:a'}\n  other: {platform: telegram, token: '2:b', quiet_s: 30}\n"
+    config = read(tmp_path, accounts + "supervision: {quiet_s: 60}\n")
+    assert {name: each.config.quiet_s for name, each in config.platforms.items()} == {"telegram": 60, "other": 30}
+    assert read(tmp_path, accounts).platforms["telegram"].config.quiet_s == 900
+    assert read(tmp_path, accounts + "supervision: {probe_s: 60}\n").platforms["telegram"].config.quiet_s == 900

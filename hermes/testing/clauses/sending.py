@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any
 
 import trio
 
@@ -22,7 +22,7 @@ from hermes.errors import (
     Unreachable,
 )
 from hermes.events import Address, Receipt
-from hermes.platform import FindsSent, Platform
+from hermes.platform import Platform, ReadsBack
 from hermes.testing.clauses.bench import Bench, Outcome
 from hermes.testing.clauses.lifetimes import LONG_S
 from hermes.testing.clauses.subject import Breach
@@ -60,10 +60,6 @@ class Desk:
         self.receipts[text] = receipt
         return receipt
 
-    async def find(self, key: str, since: float) -> Receipt | None:
-        """Look for what was sent with a key."""
-        return await cast("FindsSent", self.platform).find(self._to, key=key, since=since)
-
     def shown(self, text: str) -> int:
         """How often the person sees it."""
         return list(self.bench.service.shown()).count(text)
@@ -88,10 +84,10 @@ async def one_visible_effect(bench: Bench) -> None:
         for switch, (kinds, visible) in RAISED_BY_SEND.items():
             if switch in bench.service.switches:
                 await _on_a_bad_day(here, switch, kinds, visible)
-        await _cancelled(here)
+        if "hang" in bench.service.switches:
+            await _cancelled(here)
+        await _finds(here)
         await _fetches(here)
-        if here.platform.capabilities.finds:
-            await _finds(here)
 
 
 async def _from_several_tasks(here: Desk) -> None:
@@ -181,31 +177,31 @@ async def _cancelled(here: Desk) -> None:
         raise Breach(f"a send was cancelled, and the next one {found}")
 
 
-LOOKED_UP: Final[tuple[tuple[Switch, bool], ...]] = (("lose", True), ("hang", False))  # what a send then leaves
-
-
 async def _finds(here: Desk) -> None:
-    """What was shown is found by its key, also when nobody heard so; what was not is not."""
-    since = here.bench.host.clock()
-    receipt = await here.send("to be found")
-    found = await here.bench.outcome(partial(here.find, "tobefound", since))
-    if found.kind != "returned" or not isinstance(found.value, Receipt) or found.value.message_id != receipt.message_id:
+    """What was shown without an answer is found by its key, and nothing else is; looking shows nothing."""
+    platform, bench = here.platform, here.bench
+    if not platform.capabilities.finds:
+        return
+    if not isinstance(platform, ReadsBack):
+        raise Breach("its capabilities say `finds`, and it has no method `find`")
+    to, since = Address(bench.subject.account, bench.service.chat), bench.host.clock()
+    bench.service.set("lose")
+    await bench.outcome(partial(here.send, "lost", "lostkey"))
+    bench.service.set(None)
+    shown = list(bench.service.shown())
+    found = await bench.outcome(lambda: platform.find(to, key="lostkey", since=since))
+    uncertain = found.kind == "raised" and isinstance(found.error, SendUncertain)
+    if not isinstance(found.value, Receipt) and not uncertain:
         raise Breach(
-            f"a message was sent, and to look for its key {found} ({found.value!r}); it must return its receipt"
+            f"a message is shown, its answer was lost, and `find` {found}: it must return a Receipt, or raise SendUncertain"
         )
-    found = await here.bench.outcome(partial(here.find, "neversent", since))
-    if found.kind != "returned" or found.value is not None:
-        raise Breach(f"to look for a key that nobody sent {found} ({found.value!r}); it must return None")
-    for switch, shown in LOOKED_UP:
-        here.bench.service.set(switch)
-        await here.bench.outcome(partial(here.send, f"{switch} and find"), may_take_s=LONG_S)
-        here.bench.service.set(None)
-        found = await here.bench.outcome(partial(here.find, f"{switch}andfind", since))
-        if found.kind != "returned" or (found.value is not None) is not shown:
-            raise Breach(
-                f"a message was sent to a service that does `{switch}`, and to look for it {found} ({found.value!r}); it is"
-                f"{'' if shown else ' not'} shown"
-            )
+    found = await bench.outcome(lambda: platform.find(to, key="neversent", since=since))
+    if found.value is not None or (found.kind == "raised" and not isinstance(found.error, SendUncertain)):
+        raise Breach(
+            f"nothing was ever sent under a key, and `find` {found}: it must return None, or raise SendUncertain"
+        )
+    if list(bench.service.shown()) != shown:
+        raise Breach("to find a message showed or changed one")
 
 
 async def _fetches(here: Desk) -> None:
