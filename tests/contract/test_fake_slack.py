@@ -172,7 +172,7 @@ async def test_the_clients_know_the_errors_by_their_answers() -> None:
             assert (await client.ask("chat_postMessage", expect="failed", channel=DM, text="x"))[
                 "error"
             ] == "ratelimited"
-            slack.fail(Fault(answer=answer_json({"ok": False, "error": "ratelimited"}, 429, {"retry-after": "1"})))
+            slack.fail(Fault(answer=answer_json({"ok": False, "error": "ratelimited"}, 429, {"retry-after": "0"})))
             await client.ask("patiently", channel=DM, text="x")  # it reads Retry-After and waits by itself
             assert slack.shown() == ["x"]
         async with open_client(slack, bot="xoxb-another", app="xapp-another") as client:

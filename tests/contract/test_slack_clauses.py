@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -111,6 +112,7 @@ SUBJECT = Subject(
     samples={path.stem: path.read_bytes() for path in SAMPLES},
     translate=translated,
     file=(AttachmentRef(kind="document", ref="F0KIT"), b"x" * 5000),
+    endings=100 if os.environ.get("HERMES_FULL") == "1" else 40,
 )
 
 
