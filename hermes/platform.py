@@ -101,7 +101,7 @@ class Capabilities:
     """What a service can show and do.
 
     Args:
-        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`, `irc`.
+        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`, `slack`, `irc`.
         max_text: length of one message at most, in `unit`s of the text as it is sent.
         unit: `utf16` code units, `codepoint`s, or UTF-8 `byte`s.
         max_caption: the same for the text beside a file.
@@ -116,7 +116,7 @@ class Capabilities:
         finds: the service can be asked whether it shows what an earlier `send` may have left: the platform is a `ReadsBack`.
     """
 
-    dialect: Literal["plain", "telegram_html", "discord", "markdown", "irc"] = "plain"
+    dialect: Literal["plain", "telegram_html", "discord", "markdown", "slack", "irc"] = "plain"
     max_text: int = 4096
     unit: Literal["utf16", "codepoint", "byte"] = "codepoint"
     max_caption: int = 1024
@@ -354,6 +354,9 @@ class WebSocket(Protocol):
     async def receive(self) -> str | bytes:
         """The next message. Raises WebSocketClosed with the code and reason that ended it."""
 
+    async def ping(self) -> None:
+        """Ask the peer for a sign of life and wait for it; without a bound of its own. Raises WebSocketClosed."""
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with this code, within a bound; afterwards it is closed whatever the peer does. Never raises."""
 
@@ -466,6 +469,8 @@ class PlatformSpec(Generic[C]):
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+        manifest: for services that make an app from a description: what to paste there, as plain values, by the app's name and
+            the commands that people may type. `hermes NAME manifest` prints it.
         access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose
             every event was proven by a secret of the account may open itself here.
         contract: the version of this contract that it was written for.
@@ -479,5 +484,6 @@ class PlatformSpec(Generic[C]):
     open: Callable[[C, Host], AbstractAsyncContextManager[Platform]]
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    manifest: Callable[[str, tuple[CommandSpec, ...]], Mapping[str, Any]] | None = None
     access: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     contract: int = 1

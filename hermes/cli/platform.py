@@ -26,9 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("list", "say which platforms are installed, and what can be set of them"),
         ("check", "ask the service who an account is and what is missing, without sending anything"),
         ("retry", "make the running gateway try an account again now"),
+        ("manifest", "print the description from which a service makes an app"),
     ):
         action = actions.add_parser(name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
-        if name != "list":
+        if name == "manifest":
+            action.add_argument("platform", help="such as slack")
+            action.add_argument("--name", default="Hermes", help="what people see (default: Hermes)")
+        elif name != "list":
             action.add_argument("account", help="its id in the configuration")
         if name == "check":
             action.add_argument(
@@ -48,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         return platform_new.run(arguments)
     if arguments.action == "list":
         return _list(arguments)
+    if arguments.action == "manifest":
+        return _manifest(arguments)
     return _check(arguments) if arguments.action == "check" else _retry(arguments)
 
 
@@ -79,6 +85,30 @@ def _list(arguments: argparse.Namespace) -> int:
             print(f"    {setting['name']}: {setting['about']} ({default})")
         for variable, key in each.get("environment", {}).items():
             print(f"    from the environment: {variable} = {key}")
+    return DONE
+
+
+def _manifest(arguments: argparse.Namespace) -> int:
+    from hermes.commands import COMMANDS
+    from hermes.discovery import BadPlugin, find_platforms
+
+    found = find_platforms(home_of(arguments).path).get(arguments.platform)
+    try:
+        spec = found.load() if found is not None else None
+    except BadPlugin as error:
+        print(f"hermes: {printable(arguments.platform)} {printable(str(error))}", file=sys.stderr)
+        return FAILED
+    if spec is None or spec.manifest is None:
+        what = "has no manifest" if spec is not None else "is not installed"
+        print(f"hermes: the platform {printable(arguments.platform)!r} {what}", file=sys.stderr)
+        return FAILED
+    made = spec.manifest(arguments.name, COMMANDS)
+    if arguments.json:
+        print_json(made)
+    else:
+        import yaml
+
+        print(yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120), end="")
     return DONE
 
 

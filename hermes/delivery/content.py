@@ -37,6 +37,8 @@ def _mark(dialect: str) -> str:
     match dialect:
         case "telegram_html":
             return f"<i>{MARK}</i>"
+        case "slack":
+            return f"_{MARK}_"
         case "markdown" | "discord":
             return f"*{MARK}*"
         case _:

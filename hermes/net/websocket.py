@@ -209,6 +209,15 @@ class _Socket:
         except ConnectionClosed as exc:
             raise self._ended() from exc
 
+    async def ping(self) -> None:
+        if self._closed is not None or self._connection.closed is not None:
+            await trio.lowlevel.checkpoint()
+            raise self._ended()
+        try:
+            await self._connection.ping()
+        except (ConnectionClosed, ProtocolError) as exc:
+            raise self._ended() from exc
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self._closed is not None:
             return

@@ -16,6 +16,7 @@ from hermes.rendering.inline import tidied
 from hermes.rendering.irc import Irc
 from hermes.rendering.leaves import Atom, Container, Leaf, Marks
 from hermes.rendering.marked import Markdown
+from hermes.rendering.slack import SlackMrkdwn
 from hermes.rendering.tables import without_table
 from hermes.rendering.telegram import TelegramHtml
 from hermes.rendering.tree import leaves_of
@@ -25,11 +26,18 @@ _SENTENCE = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f][)\]"'\u00bb\u201d\u2019
 _NOTHING = Piece("", 0, 0)
 _UNBOUNDED = 1 << 62
 Cost = tuple[int, int]  # units, and raw bytes
-_DIALECTS = {"plain": Dialect, "telegram_html": TelegramHtml, "discord": Discord, "markdown": Markdown, "irc": Irc}
+_DIALECTS = {
+    "plain": Dialect,
+    "telegram_html": TelegramHtml,
+    "discord": Discord,
+    "markdown": Markdown,
+    "slack": SlackMrkdwn,
+    "irc": Irc,
+}
 
 
 def split(
-    text: str, name: Literal["plain", "telegram_html", "discord", "markdown", "irc"], unit: Unit, room: int
+    text: str, name: Literal["plain", "telegram_html", "discord", "markdown", "slack", "irc"], unit: Unit, room: int
 ) -> tuple[str, ...]:
     """The parts of a markdown text.
 

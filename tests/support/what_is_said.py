@@ -14,9 +14,10 @@ from typing import Any, Literal
 from hermes.rendering.discord_reading import seen
 from hermes.rendering.parsing import parse
 from hermes.rendering.units import is_visible
+from hermes.testing.slack_text import visible
 from hermes.testing.telegram_text import check_text, parse_html
 
-Dialect = Literal["plain", "telegram_html", "discord", "markdown"]
+Dialect = Literal["plain", "telegram_html", "discord", "markdown", "slack"]
 DECORATION = frozenset("-•◦▪─☐☑>")
 BREAK = "\0"
 
@@ -74,7 +75,9 @@ class Reading:
         rest = re.sub(r"^\s*\[[ xX]\]", "", words)
         box = words[: len(words) - len(rest)]
         return (
-            rest if self.dialect in ("telegram_html", "discord") else f"{'[x]' if 'x' in box.lower() else '[ ]'} {rest}"
+            rest
+            if self.dialect in ("telegram_html", "discord", "slack")
+            else f"{'[x]' if 'x' in box.lower() else '[ ]'} {rest}"
         )
 
     def table(self, rows: list[list[str]]) -> None:
@@ -128,7 +131,7 @@ class Reading:
         if self.dialect == "telegram_html":  # as the service decides
             _, entities = parse_html(f'<a href="{address.replace("&", "&amp;")}">x</a>')
             return bool(entities) and "://" in address
-        if self.dialect == "discord":
+        if self.dialect in ("discord", "slack"):
             return re.match(r"https?://[^/?#]", address, re.I) is not None and len(address) <= self.longest
         return self.dialect == "markdown" and 0 < len(address) <= self.longest
 
@@ -176,6 +179,8 @@ def shown(part: str, dialect: Dialect) -> str:
         return check_text(part, "HTML")[0] and parse_html(part)[0]
     if dialect == "plain":
         return part
+    if dialect == "slack":
+        return visible(part, strict=True)
     if dialect == "discord":
         return seen(part)
     out: list[str] = []

@@ -23,6 +23,7 @@ from hermes.platform_config import CORE_KEYS, setting_rules
 from hermes.schema import ENDPOINT, MODEL, SECTIONS
 from hermes.store.conversations import MAX_EXCHANGES
 from hermes.yamltree import read_tree
+from platforms.slack import platform as slack
 from platforms.telegram import platform as telegram
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
@@ -83,15 +84,16 @@ def rows_after(page: str, heading: str) -> dict[str, list[str]]:
 def test_every_key_of_an_account_is_on_the_page() -> None:
     page = (PAGES / "config.md").read_text()
     assert set(rows_after(page, "Of every account:")) == set(CORE_KEYS)
-    shown = rows_after(page, "Of a Telegram bot")
-    rules = setting_rules(telegram)
-    assert set(shown) == set(rules)
-    for each in dataclasses.fields(telegram.config):
-        _, about, default, takes = shown[each.name]
-        assert about == each.metadata["about"]
-        assert takes == rules[each.name].says
-        if each.default is not dataclasses.MISSING:
-            assert json.loads(default.strip("`")) == each.default
+    for heading, spec in (("Of a Telegram bot", telegram), ("Of a Slack app", slack)):
+        shown = rows_after(page, heading)
+        rules = setting_rules(spec)
+        assert set(shown) == set(rules)
+        for each in dataclasses.fields(spec.config):
+            _, about, default, takes = shown[each.name]
+            assert about == each.metadata["about"]
+            assert takes == rules[each.name].says
+            if each.default is not dataclasses.MISSING:
+                assert json.loads(default.strip("`")) == each.default
 
 
 def test_the_page_s_example_is_read(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_telegram_takes_every_part_and_shows_every_word(markdown: str, room: int
     assert says([shown(each, "telegram_html") for each in parts], Reading(text, "telegram_html").found if parts else [])
 
 
-@pytest.mark.parametrize("dialect", ["plain", "discord", "markdown"])
+@pytest.mark.parametrize("dialect", ["plain", "discord", "markdown", "slack"])
 @given(MARKDOWN, ROOMS, UNITS)
 @settings(max_examples=MESSAGES // 5)
 def test_other_dialects_keep_limits_and_words(dialect: Dialect, markdown: str, room: int, unit: Any) -> None:
@@ -48,7 +48,7 @@ def test_other_dialects_keep_limits_and_words(dialect: Dialect, markdown: str, r
 
 @given(
     st.text(st.sampled_from("ab. ,!?'\"()%$€é日א😀1\n@:/-+="), max_size=80),
-    st.sampled_from(("plain", "telegram_html", "discord", "markdown")),
+    st.sampled_from(("plain", "telegram_html", "discord", "markdown", "slack")),
 )
 @settings(max_examples=MESSAGES // 5)
 def test_the_short_way_leads_to_the_same(text: str, dialect: Dialect) -> None:
@@ -65,7 +65,9 @@ def test_plain_text_has_all_words_in_one_piece(markdown: str) -> None:
     assert says([found], Reading(well_formed(markdown), "plain").found if found else [])
 
 
-@given(st.lists(st.one_of(BLOCKS, SOUP), min_size=20, max_size=40), st.sampled_from(("telegram_html", "discord")))
+@given(
+    st.lists(st.one_of(BLOCKS, SOUP), min_size=20, max_size=40), st.sampled_from(("telegram_html", "discord", "slack"))
+)
 @settings(max_examples=max(3, MESSAGES // 500), phases=[Phase.generate])
 def test_a_hundred_kilobytes(blocks: list[str], dialect: Dialect) -> None:
     whole = "\n\n".join(blocks)
