@@ -104,7 +104,7 @@ class Backfill:
             try:
                 message: Message = converted(each, Message)
             except msgspec.ValidationError as exc:
-                log.warning("a message of a history is not as documented and is left out: %s: %.200r", exc, each)
+                self._happenings.unreadable(f"a message of a history is not as documented: {exc}", each)
                 continue
             if (
                 message.ts is None

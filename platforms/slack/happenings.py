@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,12 +11,15 @@ import msgspec
 
 from hermes.errors import PlatformRefused
 from hermes.events import InboundEvent
+from hermes.platform import Inbox
 from platforms.slack.people import People
 from platforms.slack.translate import View, commanded, happened, message_event, people_in, pressed
 from platforms.slack.wire import Envelope, Message, decode_callback, decode_command, decode_interaction
 from platforms.slack.workspaces import Workspace, Workspaces
 
 log = logging.getLogger(__name__)
+
+_SECRETS = re.compile(r'"(token|response_url)"\s*:\s*"[^"]*"')
 
 
 class Happenings:
@@ -33,14 +37,23 @@ class Happenings:
         self._people = people
         self._view = view
         self._clock = clock
-        self.malformed = 0
+        self._inbox: Inbox | None = None
 
-    def following(self, follows: Callable[[str, str], bool]) -> None:
-        """Which threads are followed is known by whoever receives."""
+    def begin(self, inbox: Inbox, follows: Callable[[str, str], bool]) -> None:
+        """Somebody receives: they are told of what cannot be read, and know which threads are followed."""
+        self._inbox = inbox
         self._view = replace(self._view, follows=follows)
 
+    def unreadable(self, what: str, found: object) -> None:
+        """Count what is not as documented, and pass over it."""
+        sample = bytes(found) if isinstance(found, msgspec.Raw) else found
+        if isinstance(sample, bytes):
+            sample = _SECRETS.sub(r'"\1":"***"', sample[:2000].decode("utf-8", "replace"))
+        if self._inbox is not None:
+            self._inbox.quarantine(what, sample)
+
     async def translate(self, envelope: Envelope) -> InboundEvent | None:
-        """What an envelope is to the core; None for nothing, and for what is not as documented, which is counted.
+        """What an envelope is to the core; None for nothing, and for what cannot be read.
 
         Raises:
             PlatformRefused: the app was removed.
@@ -68,9 +81,7 @@ class Happenings:
                 space = self._spaces.of(interaction.team.id if interaction.team else None)
                 return pressed(interaction, space, self._view) if space is not None else None
         except msgspec.DecodeError as exc:
-            self.malformed += 1
-            sample = bytes(envelope.payload)[:300].decode("utf-8", "replace")
-            log.warning("%s is not as documented and is left out: %s: %s", envelope.type, exc, sample)
+            self.unreadable(f"{envelope.type[:40]} is not as documented: {exc}", envelope.payload)
         return None
 
     async def message(self, found: Message, channel: str, space: Workspace) -> InboundEvent | None:

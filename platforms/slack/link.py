@@ -6,7 +6,6 @@ closes one; until then, both the old and the new one bring envelopes.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable
 
@@ -18,8 +17,6 @@ from hermes.platform import Host, WebSocket
 from platforms.slack.background import open_background
 from platforms.slack.config import SlackConfig
 from platforms.slack.wire import Envelope, decode_envelope
-
-log = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES = 4_194_304
 DRAIN_S = 10.0  # how long the one before the newest is read
@@ -34,6 +31,7 @@ class Link:
         host, config: of the account.
         url: single-use, of `apps.connections.open`.
         handler: takes an envelope; it is acknowledged when that returns.
+        unreadable: told of what is none.
         stir: called whenever something changed here.
         answered: called for each sign of life.
 
@@ -51,6 +49,7 @@ class Link:
         url: str,
         *,
         handler: Handler,
+        unreadable: Callable[[str, object], None],
         stir: Callable[[], None],
         answered: Callable[[], None],
     ) -> None:
@@ -58,6 +57,7 @@ class Link:
         self._config = config
         self._url = url
         self._handler = handler
+        self._unreadable = unreadable
         self._stir = stir
         self._answered = answered
         self._waiting = trio.CancelScope()
@@ -105,7 +105,7 @@ class Link:
             try:
                 envelope = decode_envelope(received)
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-                log.warning("a message of the socket is not as documented and is left out: %s: %.200r", exc, received)
+                self._unreadable(f"a message of the socket is not as documented: {exc}", received)
                 continue
             await self._take(socket, envelope)
 

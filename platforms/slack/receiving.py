@@ -89,7 +89,7 @@ class Receiving:
         self._order = trio.Lock()  # of commits: sockets have no order among each other, and cursors do
         self._stirred = trio.Event()
         self._broke: Exception | None = None
-        account.happenings.following(lambda chat, thread: thread_key(chat, thread) in self._read.threads)
+        account.happenings.begin(inbox, lambda chat, thread: thread_key(chat, thread) in self._read.threads)
 
     async def run(self) -> NoReturn:
         """Receive until cancelled; raises as `Platform.receive`."""
@@ -116,6 +116,7 @@ class Receiving:
             account.config,
             await self._address(),
             handler=self._take,
+            unreadable=account.happenings.unreadable,
             stir=self._stir,
             answered=self._answered,
         )

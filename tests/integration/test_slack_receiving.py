@@ -223,14 +223,17 @@ async def test_frames_that_are_none_are_left_out_and_strange_payloads_acknowledg
         for frame in ("{", b"\xff\xfe", "[]", '{"type": 5}', {"type": "of the future"}, {"type": "events_api"}):
             on.slack.sockets.tell(frame)
         for kind, payload in (
-            ("events_api", {}), ("events_api", {"event": {"type": "message", "ts": "x"}}), ("slash_commands", {"text": 1}),
+            ("slash_commands", {"token": "secret", "response_url": "secret"}), ("events_api", {}),
+            ("events_api", {"event": {"type": "message", "ts": "x"}}), ("slash_commands", {"text": 1}),
             ("interactive", {"type": "view_submission", "user": {"id": ALICE}}), ("interactive", []), ("of the future", {}),
         ):  # fmt: skip
             on.slack.sockets.dispatch(kind, payload, "strange")  # type: ignore[arg-type]
         on.slack.say("x" * 10_000)
-        await on.acknowledged(7)
+        await on.acknowledged(8)
         assert not raised
+        assert "secret" not in str(on.inbox.quarantined)
         assert [len(each) for each in on.texts] == [10_000]
+        assert len(on.inbox.quarantined) == 9  # what can be read and is nothing to us is not among them
 
 
 async def test_a_black_hole_is_found_by_pings_that_nobody_answers(clock: MockClock) -> None:

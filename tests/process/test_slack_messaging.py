@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import sqlite3
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +22,11 @@ from hermes.testing.fake_slack import BOT, CHANNEL, DM, FakeSlack, Fault, open_f
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import GatewayProcess, hermes, open_gateway_process, until, write_config
 
+SCRIPT = Path(__file__).with_name("killed_at.py")
+POINTS = (
+    "after the fetch", "after the persist", "as the turn begins", "after the reply's commit", "before the send",
+    "after the send", "after a draft",
+)  # fmt: skip
 QUICK = {"backoff_base_s": 0.05, "backoff_max_s": 0.5, "healthy_after_s": 0.2}
 
 
@@ -225,3 +232,36 @@ async def _moment(slack: FakeSlack, model: FakeModel, chance: random.Random, num
     )
     await until(moments[number % len(moments)], "the moment")
     await trio.sleep(chance.random() * 0.03)
+
+
+@pytest.mark.wall_clock_s(300)
+async def test_killed_at_each_named_point_it_shows_each_reply_once_and_unmarked(tmp_path: Path, full: bool) -> None:
+    points = POINTS if full else POINTS[1::4]
+    home, armed = tmp_path / "home", tmp_path / "armed"
+    slowly = Slow(between_s=0.15, reply=Reply(text=("the", " an", "swe", "r")))
+    async with open_fake_slack() as slack, open_fake_model(default=Reply(text="the answer")) as model:
+        write_config(home, sections(slack, model))
+        written = 0
+
+        def over() -> bool:
+            (taken,) = look(home, "SELECT count(*) FROM inbox")[0]
+            return bool(taken == written and open_rows(home) == (0, 0))
+
+        for point in points * (5 if full else 1):
+            wrap = (sys.executable, str(SCRIPT), point, str(armed))
+            async with open_gateway_process(home, wrap=wrap) as gateway:
+                await until(over, "what was written before is dealt with", within_s=20)
+                if point == "after a draft":
+                    model.script(slowly)
+                armed.write_text("1")
+                slack.say(f"/queue question {written}")
+                written += 1
+                with trio.fail_after(20):
+                    assert await gateway.process.wait() == -signal.SIGKILL
+                armed.unlink()
+            model.steps.clear()
+        async with open_gateway_process(home) as gateway:
+            await until(over, "everything is dealt with", within_s=20)
+            assert await gateway.terminate() == 0
+        assert not slack.sockets.waiting
+        assert slack.shown() == ["the answer"] * written
