@@ -143,7 +143,7 @@ class Mailroom:
             say = partial(translate, mail, sender, memory[name], account=self._host.account)
             event, memory[name] = await aside(len(raw), say)
         except PlatformProtocolError as error:
-            log.warning("the mail %s was set aside: %s: %.200r", where, error, raw)
+            self._inbox.quarantine(f"the mail {where}: {error}", raw[:1000])
             return None
         return event
 
@@ -153,7 +153,7 @@ class Mailroom:
         try:
             found = await self._imap.fetch(uid, b"BODY.PEEK[]" if whole else b"BODY.PEEK[HEADER]")
         except SendRejected as error:
-            log.warning("the mail %s/%s was passed over: %s", self._validity, uid, error)
+            self._inbox.quarantine(f"the mail {self._validity}/{uid} cannot be had: {error}", b"")
             return None
         raw = found.get(name) if found is not None else None
         return raw if isinstance(raw, bytes) else None

@@ -329,7 +329,7 @@ async def test_many_mails_are_committed_in_batches() -> None:
         assert [len(batch) for batch in inbox.batches] == [0, 20, 20, 10]
 
 
-async def test_what_cannot_be_read_and_what_is_large_stop_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_cannot_be_read_and_what_is_large_stop_nothing() -> None:
     async with open_fake_mail() as fake:
         inbox = RecordingInbox(account="email")
         async with connected(fake, max_message_bytes=200_000) as found, receiving(found, inbox):
@@ -338,8 +338,15 @@ async def test_what_cannot_be_read_and_what_is_large_stop_nothing(caplog: pytest
             fake.arrive(letter("x" * 150_000, number="big"))
             fake.arrive(letter("x" * 250_000, number="huge"))
             fake.arrive(letter("not sure", number="f1", trusted=False))
+            fake.arrive(
+                letter("\xff\xff", number="odd", heads="Content-Type: text/plain; charset=idna\n").encode("latin-1")
+            )
             fake.arrive(letter("fine", number="m1"))
             await inbox.until(lambda: len(inbox.events) == 3)
+        ((because, sample),) = inbox.quarantined
+        assert "a mail that cannot be read" in because
+        assert isinstance(sample, bytes)
+        assert len(sample) <= 1000
         big, huge, fine = inbox.events
         assert len(big.text) > 100_000
         assert "too large to be read" in huge.text

@@ -209,7 +209,9 @@ def test_who_keeps_copies_is_known_of_large_providers(host: str, wanted: str) ->
 
 def test_every_setting_is_on_the_reference_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "config.md").read_text(encoding="utf-8")
-    rows = page.partition("Of a mailbox (`platform: email`)")[2].partition("\nOf ")[0].partition("\n## ")[0].splitlines()
+    rows = (
+        page.partition("Of a mailbox (`platform: email`)")[2].partition("\nOf ")[0].partition("\n## ")[0].splitlines()
+    )
     rules = setting_rules(platform)
     shown = {row.split("`")[1]: row for row in rows if row.startswith("| `")}
     assert set(shown) == set(rules)
