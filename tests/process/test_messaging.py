@@ -93,7 +93,8 @@ async def test_a_bad_token_makes_one_attempt_and_a_changed_one_needs_no_restart(
             assert (await gateway.chat("hi")).status_code == 200
             assert (await gateway.metrics())['hermes_accounts{of="parked(refused)"}'] == 1
             shown = (await hermes(home, "status")).stdout
-            assert "parked(refused)" in shown
+            assert "refused by the service" in shown
+            assert "hermes platform retry" in shown
             assert "1:wrong" not in shown + gateway.log + gateway.said
             checked = await hermes(home, "platform", "check", "telegram")
             assert checked.returncode == 1
