@@ -369,12 +369,13 @@ class Sessions:
         self._live.becomes_idle(session)
         try:
             held_s, session.held_s = session.held_s, 0.0
-            with trio.move_on_after(held_s or self._settings().idle_ttl_s) as waiting:
-                while not session.woken:
+            with trio.move_on_after(held_s or self._settings().idle_ttl_s):
+                while session.reserved or not session.woken:
                     if not session.reserved and (session.evicting or not self._live.open):
                         return False
                     await session.lot.park()
-            while waiting.cancelled_caught and session.reserved:  # a door is about to hand something over
+            # A door is about to hand something over: a look into the mailbox now would begin a second turn beside it.
+            while session.reserved:
                 await session.lot.park()
             return session.woken or held_s > 0.0
         finally:

@@ -24,7 +24,7 @@ import httpx2
 import pytest
 import trio
 
-from hermes.cli import COMMANDS
+from hermes.cli import COMMANDS, OF_PLATFORMS
 from hermes.config import load_config
 from hermes.gateway_options import Overrides
 from hermes.home import Home
@@ -304,7 +304,7 @@ def test_what_it_names_is_there() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} leads to {target}"
-        for name in re.findall(r"`hermes ([a-z]+)", text):
-            assert name in COMMANDS, f"{page.name} names hermes {name}"
+        for name, word in re.findall(r"`hermes ([a-z]+)(?: ([a-z]+))?", text):
+            assert name in COMMANDS or word in OF_PLATFORMS, f"{page.name} names hermes {name}"
     for path in re.findall(r"^\| .*?`((?:hermes|\.ci)/[^`]*)`", README, re.MULTILINE):
         assert (ROOT / path).exists()
