@@ -181,6 +181,9 @@ async def test_what_comes_three_times_is_answered_once(tmp_path: Path) -> None:
             irc.day = None
             irc.say("two")
             assert await shown(irc, 2) == ["yes", "yes"]
+            await until(
+                lambda: look(home, "SELECT count(*) FROM outbox WHERE state = 'sent'") == [(2,)], "two receipts"
+            )
             await gateway.kill()
         irc.say("three, while nobody was there")
         async with open_gateway_process(home) as gateway:
