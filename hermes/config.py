@@ -232,7 +232,11 @@ def _sections(tree: Any, findings: Findings) -> Mapping[str, Any]:
 
 def _note_file(tree: Mapping[str, Any], origins: dict[str, str]) -> None:
     for name, section in tree.items():
-        if isinstance(section, Mapping):
+        if name == "platforms" and isinstance(section, Mapping):
+            for account, keys in section.items():
+                given = keys if isinstance(keys, Mapping) else ()
+                origins.update({f"platforms.{account}.{key}": "file" for key in given})
+        elif isinstance(section, Mapping):
             origins.update({f"{name}.{key}": "file" for key in section})
         elif section is not None:
             origins["model.default" if name == "model" else str(name)] = "file"

@@ -318,9 +318,13 @@ def test_platforms_are_asked_for_only_when_configured(tmp_path: Path) -> None:
     load(tmp_path, None, NOTHING, {"HOME": "/nowhere"}, platforms=known)
     assert asked == []
     (tmp_path / "config.yaml").write_text("platforms: {telegram: {token: ${T}}, work: {platform: telegram, token: b}}")
-    config = load(tmp_path, None, NOTHING, {"T": PLANTED}, platforms=known).config
+    loaded = load(tmp_path, None, NOTHING, {"T": PLANTED}, platforms=known)
+    config, origin = loaded.config, loaded.origins.get
+    assert origin("platforms") is None  # of each key, not of all: what is left out is a default
     assert config.platforms["telegram"].config.token.reveal() == PLANTED
     assert asked == [tmp_path]
+    assert origin("platforms.telegram.token") == "file"
+    assert origin("platforms.telegram.drafts") is None
     assert PLANTED not in repr(config)
     assert PLANTED not in json.dumps(to_display(config))
     (tmp_path / "config.yaml").write_text("platforms: {telegrm: {}}")
