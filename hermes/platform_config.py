@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,7 @@ from hermes.decode import (
     whole,
 )
 from hermes.discovery import BadPlugin, FoundPlatform
+from hermes.events import Address
 from hermes.platform import PlatformSpec
 from hermes.settings import Secret
 from hermes.variables import Variables
@@ -91,6 +92,11 @@ def read_accounts(
         if found is not None:
             accounts[account] = found
     _refuse_twins(accounts, findings)
+    for account, each in accounts.items():
+        for address in _addresses(each.config):
+            if address.account not in accounts:
+                words = f"names the address {address}, and there is no account {address.account}"
+                findings.warnings.append(f"platforms.{account}: {words}")
     return MappingProxyType(accounts)
 
 
@@ -227,3 +233,15 @@ def _refuse_twins(accounts: Mapping[str, AccountConfig], findings: Findings) -> 
             first = seen.setdefault((found.spec.name, key, value), account)
             if first != account:
                 findings.wrong(f"platforms.{account}.{key}", f"is the same as that of the account {first}")
+
+
+def _addresses(value: object) -> Iterator[Address]:
+    """Where an account's settings send something, such as the routes of webhooks."""
+    if isinstance(value, Address):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _addresses(each)
+    elif is_dataclass(value):
+        for named in fields(value):
+            yield from _addresses(getattr(value, named.name))

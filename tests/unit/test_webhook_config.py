@@ -40,7 +40,8 @@ def test_a_route_and_who_may_speak_by_it() -> None:
                    "unless": {"x": None}, "prompt": "{issue.title}", "session": "{issue.number}"},
         "ask": {"signature": "bearer", "secret": "It's a Secret to Everybody", "answer": True, "header": "X-Token"},
     })  # fmt: skip
-    assert (problems, warnings) == ([], [])
+    assert not problems
+    assert not any("everybody" in each for each in warnings)
     found = routes_of(account)
     assert found["issues"].when == (("action", ("opened", "reopened")), ("n", ("5",)), ("draft", ("false",)))
     assert found["issues"].unless == (("x", ("null",)),)
@@ -142,3 +143,11 @@ def test_the_page_s_example_is_read() -> None:
     account, problems, _ = read(tree["platforms"]["hooks"]["routes"])
     assert not problems
     assert set(routes_of(account)) == {"issues", "ask"}
+
+
+def test_an_address_of_an_account_that_is_not_there_is_a_warning() -> None:
+    account, problems, warnings = read({"a": GOOD, "b": {**GOOD, "deliver": "hooks:a"}})
+    assert account is not None
+    assert not problems
+    assert "platforms.hooks: names the address telegram:12345, and there is no account telegram" in warnings
+    assert not any("hooks:a" in each for each in warnings)
