@@ -66,9 +66,10 @@ def _about_senders(config: EmailConfig, names: Counter[str], facts: list[str], m
     seen = ", ".join(f"{name[:MAX_NAME]} ({count})" for name, count in names.most_common(5)) or "none"
     facts.append(f"names atop the Authentication-Results of the latest mails: {seen}")
     if config.authserv_id is None:
-        missing.append(
-            "`authserv_id` is not set, so nobody's mails are read: set it to your mail server's name among those"
-        )
+        how = "set it to your mail server's name among those"
+        if not names:
+            how = "send the mailbox a mail from elsewhere and check again, to see your mail server's name"
+        missing.append(f"`authserv_id` is not set, so nobody's mails are read: {how}")
     elif config.authserv_id == ANY_FROM:
         missing.append("`authserv_id: none` believes any From line: whoever knows an allowed address can speak for it")
     elif names and not any(name.lower() == config.authserv_id.lower() for name in names):

@@ -481,6 +481,8 @@ async def test_what_was_said_before_tls_is_not_believed() -> None:
 async def test_a_check_shows_whose_word_could_be_taken() -> None:
     assert platform.check is not None
     async with open_fake_mail() as fake, open_test_host("email", tls=NO_TLS) as host:
+        empty = await platform.check(config(fake, authserv_id=None), host)
+        assert any("send the mailbox a mail" in line for line in empty.missing)
         fake.arrive(letter("one", number="m1"))
         found = await platform.check(config(fake, authserv_id=None), host)
         assert any(f"{TRUSTED} (1)" in fact for fact in found.facts)
