@@ -132,6 +132,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if account is None:
         known = ", ".join(sorted(config.platforms)) or "none"
         print(f"hermes: there is no account {printable(arguments.account)!r} (there are: {known})", file=sys.stderr)
+        if not config.platforms:
+            print("hermes: `hermes platform list` says what can be written under `platforms:`", file=sys.stderr)
         return FAILED
     if account.spec.check is None:
         print(f"hermes: the platform {account.spec.name} has no check", file=sys.stderr)
