@@ -25,7 +25,7 @@ def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
     async def retry(body: Json) -> Json:
         account = _text(body, "account")
         if messaging.connections is None or messaging.connections.table.get(account) is None:
-            raise RequestError(404, f"there is no account {account!r}", code="account_not_found", param="account")
+            raise _no_account(messaging, account, "account")
         return {"account": account, "tried": messaging.connections.retry(account)}
 
     async def send(body: Json) -> Json:
@@ -47,12 +47,14 @@ def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
         if account is not None and not isinstance(account, str):
             raise RequestError(400, "account must be a string", param="account")
         rows = await store.outbox.listing(limit=MAX_LISTED, account=account)
+        if account is not None and not rows and not any(each.account == account for each in messaging.accounts()):
+            raise _no_account(messaging, account, "account")  # one that was removed may have left parts
         return {"parts": [asdict(row) | {"address": str(row.address)} for row in rows]}
 
     async def outbox_retry(body: Json) -> Json:
         key = _text(body, "key")
         if not await _delivery(messaging).retry(key):
-            raise RequestError(404, f"no part {key!r} waits for that", code="part_not_found", param="key")
+            raise RequestError(404, f"no part {key!r} was rejected or is held", code="part_not_found", param="key")
         return {"key": key, "retried": True}
 
     async def outbox_drop(body: Json) -> Json:
@@ -72,13 +74,19 @@ async def _find_address(store: Store, messaging: Messaging, text: str) -> Addres
     account = text if address is None else address.account
     try:
         messaging.capabilities(account)
-    except AccountDown as error:
-        raise RequestError(404, str(error), code="account_not_found", param="to") from None
+    except AccountDown:
+        raise _no_account(messaging, account, "to") from None
     address = address or await store.conversations.home(account)
     if address is None:
         words = f"nobody has typed /sethome in a chat of {account}: do that, or name the chat as {account}:CHAT"
         raise RequestError(409, words, code="no_home", param="to")
     return address
+
+
+def _no_account(messaging: Messaging, account: str, param: str) -> RequestError:
+    known = ", ".join(sorted(each.account for each in messaging.accounts())) or "none"
+    words = f"there is no account {account!r} (there are: {known})"
+    return RequestError(404, words, code="account_not_found", param=param)
 
 
 def parse_address(text: str) -> Address:

@@ -39,7 +39,7 @@ _WORDS: dict[State, str] = {
     "deaf": "connected, but nothing is heard",
     "conflict": "somebody else receives with the same token",
     "retrying": "not connected, trying again",
-    "parked(refused)": "refused by the service; change its section of the configuration, or: hermes platform retry",
+    "parked(refused)": "refused by the service",
     "parked(bug)": "stopped after repeated errors of its platform",
     "stopping": "being closed",
     "disabled": "disabled in the configuration",
@@ -218,6 +218,8 @@ class AccountRecord:
         state, since, reason = self._judged()
         due = None if self._next_at is None else max(0.0, self._next_at - now)
         words = _WORDS[state] + (f"{' ' if state == 'degraded' else ': '}{reason}" if reason else "")
+        if state == "parked(refused)":
+            words += f"; tried again when its section changes, or by `hermes platform retry {self.account}`"
         return AccountStatus(
             account=self.account,
             platform=self.platform,

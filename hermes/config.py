@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "config_fingerprint", "diff_config", "load", "load_config", "process_environment", "reload_config"]
 
 MIN_KEY: Final = 16
+# an account that variables alone make needs one that ends so
+ACCOUNT_VARIABLES: Final = ("_TOKEN", "_ADDRESS", "_SERVER")
 _HTTP_NAMES: Final = (("host", "API_SERVER_HOST"), ("port", "API_SERVER_PORT"), ("key", "API_SERVER_KEY"))
 
 Finder: TypeAlias = "Callable[[Path], Mapping[str, FoundPlatform]]"
@@ -284,7 +286,7 @@ def _read_accounts(
     shared: Mapping[str, object],
 ) -> Mapping[str, AccountConfig]:
     """The accounts; what reads them is loaded only where there may be one."""
-    if not tree and (tree is None or isinstance(tree, Mapping)) and not variables.any_ends_with("_TOKEN"):
+    if not tree and (tree is None or isinstance(tree, Mapping)) and not variables.any_ends_with(ACCOUNT_VARIABLES):
         return MappingProxyType({})
     from hermes.discovery import find_platforms
     from hermes.platform_config import read_accounts

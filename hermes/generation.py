@@ -184,6 +184,7 @@ class Generation:
         self._platform = platform
         self.leases.open = self.ending is None
         self._record.up(self._entered_at)
+        log.info("account.connected", account=self._plan.account, generation=self._record.generation)
         self._settled()
 
     async def _hold(self) -> Failure | None:
@@ -295,7 +296,9 @@ class Generation:
         if not opened and self._attempt.cancel_called:
             return self._opening_cut(error)
         if raised is not None:
-            log.warning("account.failed", account=account, error=error)
+            # of what a service can do, the reason that the supervisor logs is enough; of a bug, the place is needed
+            say = log.warning if raised.kind == "bug" else log.debug
+            say("account.failed", account=account, error=error)
             return raised
         return self._failure or Failure(kind="bug", reason="its platform ended the connection without an error")
 

@@ -469,6 +469,7 @@ class PlatformSpec(Generic[C]):
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+            A needed one ends in `_TOKEN`, `_ADDRESS` or `_SERVER`: where no such variable is set, platforms are not looked for.
         manifest: for services that make an app from a description: what to paste there, as plain values, by the app's name and
             the commands that people may type. `hermes NAME manifest` prints it.
         access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose

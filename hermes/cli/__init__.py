@@ -23,7 +23,7 @@ COMMANDS: Final = MappingProxyType(
         "stop": "ask the running gateway to stop, and wait until it has",
         "reload": "make the running gateway read its configuration again",
         "sessions": "list, show, export or delete conversations",
-        "platform": "list platforms, print an app's manifest, check an account at its service, try one again",
+        "platform": "list platforms, check or retry an account, print an app's manifest, begin a plugin",
         "pairing": "list, approve or revoke people who wrote without being let in",
         "outbox": "list, retry or drop what is to be delivered",
         "send": "have the running gateway send a text",

@@ -40,7 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     for part in answer["parts"]:
         why = f" ({in_words(part['reason'])})" if part.get("reason") else ""
         print(f"{part['key']}  {when(part['created_at'])}  {in_words(part['address'])}  {part['state']}{why}")
-        print(f"    {in_words(part['text'])}")
-    if not answer["parts"]:
+        print(f"    {_preview(part['text'])}")
+    if answer["parts"]:
+        print("`hermes outbox retry KEY` sends what was rejected or is held, `drop KEY` gives up what waits or is held")
+    else:
         print("nothing is on its way, and everything has arrived")
     return DONE
+
+
+def _preview(text: str) -> str:
+    """A part's text on one line, without what a service reads as bold and the like."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())

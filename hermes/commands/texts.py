@@ -118,9 +118,12 @@ def session_list(rows: Sequence[SessionRow], key: str) -> str:
     for number, row in enumerate(rows, 1):
         here = " *(this one)*" if row.key == key and row.ended_at is None else ""
         name = plain(row.title) if row.title else "without a name"
-        turns = f"{row.turns} turn{'' if row.turns == 1 else 's'}"
-        lines.append(f"{number}. {name}{here}, {when(row.updated_at)}, {turns}")
+        lines.append(f"{number}. {name}{here}, {when(row.updated_at)}, {_turns(row)}")
     return "\n".join(lines) + "\n\n/resume and a number goes on with one."
+
+
+def _turns(session: SessionRow) -> str:
+    return f"{session.turns} turn{'' if session.turns == 1 else 's'}"
 
 
 def when(at: float) -> str:
@@ -135,7 +138,7 @@ def described(session: SessionRow | None) -> str:
     name = f"{plain(session.title)}, " if session.title else ""
     tokens = session.input_tokens + session.output_tokens
     return (
-        f"Conversation: {name}{session.turns} turns, {session.messages} messages, {tokens:,} tokens, since"
+        f"Conversation: {name}{_turns(session)}, {session.messages} messages, {tokens:,} tokens, since"
         f" {when(session.created_at)}."
     )
 

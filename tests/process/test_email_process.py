@@ -76,7 +76,7 @@ async def test_a_person_writes_through_a_stop_and_everything_comes_three_times(t
             assert await answered(mail, 1) == ["Yes & no"]
             mail.arrive(first)
             mail.arrive(letter("/status", number="m2", heads="In-Reply-To: <m1@people.test>\n"))
-            assert "1 turns" in (await answered(mail, 2))[1]
+            assert "1 turn, " in (await answered(mail, 2))[1]
             (ready,) = [(await gateway.client.get("/ready")).status_code]
             assert ready == 200
             sent = await hermes(home, "send", "--to", f"email:{ANNA}", "from the *command* line")

@@ -74,7 +74,7 @@ async def test_a_person_talks_and_nobody_else_does(tmp_path: Path) -> None:
             irc.say("hello")
             assert await shown(irc, 3) == ["\x02Yes\x02", "• one", "• two"]
             irc.say("!status")
-            assert any("1 turns" in text for text in await shown(irc, 4))
+            assert any("1 turn, " in text for text in await shown(irc, 4))
             irc.say("hermes: and here?", to="#den")
             assert (await shown(irc, 3, of="#den"))[0] == "friend: \x02Yes\x02"
             sent = await hermes(home, "send", "--to", "irc:#den", "from the *command* line")
@@ -181,6 +181,9 @@ async def test_what_comes_three_times_is_answered_once(tmp_path: Path) -> None:
             irc.day = None
             irc.say("two")
             assert await shown(irc, 2) == ["yes", "yes"]
+            await until(
+                lambda: look(home, "SELECT count(*) FROM outbox WHERE state = 'sent'") == [(2,)], "two receipts"
+            )
             await gateway.kill()
         irc.say("three, while nobody was there")
         async with open_gateway_process(home) as gateway:

@@ -86,7 +86,7 @@ async def test_a_person_talks_in_messages_threads_and_commands_and_what_waited_i
             await answered(slack, CHANNEL, 2)
             assert {each["thread_ts"] for each in slack.ours(CHANNEL)} == {asked["ts"]}
             slack.command("/hermes", "status", DM)
-            assert "1 turns" in (await answered(slack, DM, 2))[1]
+            assert "1 turn, " in (await answered(slack, DM, 2))[1]
             sent = await hermes(home, "send", "--to", f"slack:{DM}", "from the *command* line")
             assert sent.returncode == 0
             assert (await answered(slack, DM, 3))[2] == "from the command line"

@@ -326,6 +326,30 @@ def test_platforms_are_asked_for_only_when_configured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("account", "environ"),
+    [
+        ("telegram", {"TELEGRAM_BOT_TOKEN": "1:a"}),
+        ("discord", {"DISCORD_BOT_TOKEN": "a"}),
+        ("slack", {"SLACK_BOT_TOKEN": "xoxb-a", "SLACK_APP_TOKEN": "xapp-a"}),
+        ("irc", {"IRC_SERVER": "irc.example.org", "IRC_NICK": "hermes"}),
+        (
+            "email",
+            {
+                "EMAIL_ADDRESS": "a@example.org",
+                "EMAIL_PASSWORD": "p",
+                "EMAIL_IMAP_HOST": "imap.example.org",
+                "EMAIL_SMTP_HOST": "smtp.example.org",
+            },
+        ),
+    ],
+)
+def test_variables_alone_make_an_account_of_each_platform_that_has_some(
+    tmp_path: Path, account: str, environ: dict[str, str]
+) -> None:
+    assert list(load(tmp_path, None, NOTHING, environ).config.platforms) == [account]
+
+
+@pytest.mark.parametrize(
     ("base_url", "environ", "expected"),
     [
         ("https://a.example/v1", {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),

@@ -23,6 +23,7 @@ from hermes.platform_config import CORE_KEYS, setting_rules
 from hermes.schema import ENDPOINT, MODEL, SECTIONS
 from hermes.store.conversations import MAX_EXCHANGES
 from hermes.yamltree import read_tree
+from platforms.discord import platform as discord
 from platforms.slack import platform as slack
 from platforms.telegram import platform as telegram
 
@@ -84,7 +85,7 @@ def rows_after(page: str, heading: str) -> dict[str, list[str]]:
 def test_every_key_of_an_account_is_on_the_page() -> None:
     page = (PAGES / "config.md").read_text()
     assert set(rows_after(page, "Of every account:")) == set(CORE_KEYS)
-    for heading, spec in (("Of a Telegram bot", telegram), ("Of a Slack app", slack)):
+    for heading, spec in (("Of a Telegram bot", telegram), ("Of a Discord bot", discord), ("Of a Slack app", slack)):
         shown = rows_after(page, heading)
         rules = setting_rules(spec)
         assert set(shown) == set(rules)
