@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from hermes.platform import CheckReport, Host
 from platforms.irc.config import IrcConfig
 from platforms.irc.connection import open_wire
@@ -24,19 +26,24 @@ async def check_irc(config: IrcConfig, host: Host) -> CheckReport:
             "the server does not say who is logged in, so nobody is known to us: no allowlist and no pairing lasts. "
             "Where masks can be trusted, set `identity: hostmask`"
         )
-    if config.identity == "hostmask":
-        missing.append("people are known by `*!user@host`, which whoever shares their machine has as well")
-    if "draft/chathistory" not in offered:
-        missing.append("the server keeps nothing: what is said while the gateway is away is lost")
-    if not config.channels:
-        missing.append("no channel is configured: only direct messages are heard")
-    if nick != config.nick:
-        missing.append(f"the nick {config.nick} is in use; if not by this gateway, look at `regain`")
     return CheckReport(
         identity=f"{nick} ({f'account {account}' if account else 'not logged in'})",
         facts=(
             f"network {tokens.get('NETWORK', 'without a name')}, server {config.server}",
             f"offers {', '.join(sorted(offered)) or 'nothing beyond RFC 2812'}",
+            *_notes(config, offered, nick),
         ),
         missing=tuple(missing),
     )
+
+
+def _notes(config: IrcConfig, offered: Collection[str], nick: str) -> Iterator[str]:
+    """What should be known, but cannot be mended or is as it should be."""
+    if config.identity == "hostmask":
+        yield "people are known by `*!user@host`, which whoever shares their machine has as well"
+    if "draft/chathistory" not in offered:
+        yield "the server keeps nothing: what is said while the gateway is away is lost"
+    if not config.channels:
+        yield "no channel is configured: only direct messages are heard"
+    if nick != config.nick:
+        yield f"the nick {config.nick} is in use; if not by this gateway, look at `regain`"

@@ -212,6 +212,10 @@ async def test_a_check_says_what_is_missing_and_writes_to_nobody(kind: str) -> N
         report = await spec.check(config(port), host)
         assert report.identity == "hermes (not logged in)"
         assert any("not encrypted" in each for each in report.missing)
+        assert any("keeps nothing" in each for each in report.facts) == (
+            not any("chathistory" in each for each in report.facts)
+        )
+        assert not any("keeps nothing" in each for each in report.missing)  # nobody can mend that
         assert any("who is logged in" in each for each in report.missing) == (kind not in LABELLED)
         await alice.say("alice", "to myself")
         await alice.until(lambda: alice.heard)

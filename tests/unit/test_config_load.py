@@ -296,11 +296,14 @@ def test_a_home_of_hermes_agent_is_refused_with_one_line(tmp_path: Path) -> None
 
 
 def test_keys_of_hermes_agent_are_one_warning(tmp_path: Path) -> None:
-    config = read(tmp_path, "agent: {max_turns: 5}\nstt: {enabled: true}\nlogging: {level: INFO, max_size_mb: 5}\n")
+    config = read(
+        tmp_path, "agent: {max_turns: 5}\nstt: {enabled: true}\nlogging: {level: INFO, max_size_mb: 5}\ntelegram: {}\n"
+    )
     assert config.logging.level == "info"
     (warning,) = config.warnings
     assert warning.endswith(
-        ": stt, agent.max_turns (here: agent.max_steps), logging.max_size_mb (here: logging.max_bytes)"
+        ": stt, telegram (here: platforms.telegram), agent.max_turns (here: agent.max_steps),"
+        " logging.max_size_mb (here: logging.max_bytes)"
     )
 
 

@@ -105,6 +105,18 @@ def test_the_page_s_example_is_read(tmp_path: Path) -> None:
     assert dict(config.model.aliases)["small"].model == "gpt-5-nano"
 
 
+def test_each_account_of_the_how_to_is_read(tmp_path: Path) -> None:
+    page = (PAGES.parent / "how-to" / "connect-a-service.md").read_text()
+    read: set[str] = set()
+    for example in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        (tmp_path / "config.yaml").write_text(example)
+        variables = dict.fromkeys(re.findall(r"\$\{([A-Z_]+)\}", example), "a-made-up-secret")
+        config = load_config(tmp_path, None, Overrides(), variables)
+        read.update(account.spec.name for account in config.platforms.values())
+        assert config.warnings == ()
+    assert read == {"telegram", "discord", "slack", "webhook", "email", "irc"}
+
+
 def options(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
