@@ -240,6 +240,7 @@ async def open_messaging(
             wake_lane=delivery.wake,
             wake_commands=commanding.wake,
             wake_fetching=fetcher.wake,
+            accepted=delivery.accepted,
         )
         messaging.connections, messaging.delivery, messaging.reception = connections, delivery, reception
         messaging.outgoing = Outgoing(blobs, delivery, current, messaging.capabilities, render_parts)
