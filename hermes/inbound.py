@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from hermes.attached import is_sound
-from hermes.events import AttachmentRef, InboundEvent
+from hermes.events import MAX_ID, AttachmentRef, InboundEvent
 from hermes.intake import Payload
 from hermes.messages import Message, Text
 
@@ -71,7 +71,14 @@ def to_payload(event: InboundEvent, *, named: bool, hears: bool = False) -> Payl
     return Payload(
         messages=(Message(role="user", parts=(Text("\n".join((*lines, said)).rstrip()),)),),
         attachments=tuple(each for each in event.attachments[:MAX_FILES] if len(each.ref) <= MAX_REF),
+        message_id=_shown_as(event),
     )
+
+
+def _shown_as(event: InboundEvent) -> str | None:
+    """The message that a sign can be shown on."""
+    shown = event.reply.message_id if event.reply is not None else None
+    return shown if shown is not None and 0 < len(shown) <= MAX_ID else None
 
 
 def _whose(name: str) -> str:

@@ -53,6 +53,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         options: sampling and form.
         response: for `/v1/responses`.
         attachments: the files that came with it, as their sender describes them; they are fetched while the row waits.
+        message_id: the service's own id of the message, for signs that are shown on it.
     """
 
     messages: tuple[Message, ...]
@@ -63,6 +64,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     options: CallOptions = CallOptions()
     response: ResponseRecord | None = None
     attachments: tuple[AttachmentRef, ...] = ()
+    message_id: str | None = None
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):

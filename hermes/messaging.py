@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from hermes.access import AccessPolicy
@@ -34,7 +35,7 @@ from hermes.hosting import open_hosts
 from hermes.outgoing import Outgoing, find_in
 from hermes.platform import Capabilities
 from hermes.reception import Reception, senses
-from hermes.replies import Draw
+from hermes.replies import Buttons, Draw
 from hermes.sessions import Sessions
 from hermes.settings import Config
 from hermes.stopping import RESTART_CODE, Stop
@@ -65,13 +66,16 @@ class Messaging:
         self._sessions: Sessions | None = None
         self._there = trio.Event()
 
-    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
+    def parts(self, address: Address, markdown: str, buttons: Buttons = ()) -> Sequence[StoredContent]:
         """A text as it will be sent to an address; as one plain part where its account is not configured any more."""
         try:
             can = self.capabilities(address.account)
         except AccountDown:
             return (StoredContent(text=markdown),)
-        return render_parts(markdown, can)
+        parts = render_parts(markdown, can)
+        if not (buttons and can.buttons and parts):
+            return parts
+        return (*parts[:-1], msgspec.structs.replace(parts[-1], buttons=buttons))
 
     def wake(self, address: Address) -> None:
         """Something was committed for this address."""
@@ -236,6 +240,7 @@ async def open_messaging(
             wake_lane=delivery.wake,
             wake_commands=commanding.wake,
             wake_fetching=fetcher.wake,
+            accepted=delivery.accepted,
         )
         messaging.connections, messaging.delivery, messaging.reception = connections, delivery, reception
         messaging.outgoing = Outgoing(blobs, delivery, current, messaging.capabilities, render_parts)

@@ -40,6 +40,7 @@ class Reception:
         wake_lane: told of an address to which something is to be sent.
         wake_commands: told that a command waits.
         wake_fetching: told that a message waits for files.
+        accepted: told that messages wait.
 
     Attributes:
         counts: what became of how many events, since the start.
@@ -54,6 +55,7 @@ class Reception:
         wake_lane: Callable[[Address], None],
         wake_commands: Callable[[], None],
         wake_fetching: Callable[[], None] = lambda: None,
+        accepted: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._store = store
@@ -62,6 +64,7 @@ class Reception:
         self._wake_lane = wake_lane
         self._wake_commands = wake_commands
         self._wake_fetching = wake_fetching
+        self._accepted = accepted
 
     def inbox_for(self, account: str, _generation: int) -> AccountInbox:
         """The inbox of one connection."""
@@ -102,6 +105,8 @@ class Reception:
             self._wake_commands()
         if done.files:
             self._wake_fetching()
+        if done.rows:
+            self._accepted()
         return frozenset(each.event_id for each in done.rows)
 
     async def _begin(self, sessions: Sessions, place: Place, event: InboundEvent) -> Delivered | None:

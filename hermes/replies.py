@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from hermes.events import Address, StoredContent
+from hermes.events import Address, Button, StoredContent
 from hermes.intake import Failure, TurnEnd
 
 if TYPE_CHECKING:
     from hermes.store.rows import Claim
 
 
+Buttons = tuple[tuple[Button, ...], ...]
 NOT_ALLOWED = "You may not talk to me any more."
 _RETRY = "Send it again, or /retry."
 
@@ -39,8 +40,8 @@ class Draw(Protocol):
 class Replies(Protocol):
     """How a turn's end reaches the person who wrote."""
 
-    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
-        """A text as it will be sent there: rendered, each part short enough."""
+    def parts(self, address: Address, markdown: str, buttons: Buttons = ()) -> Sequence[StoredContent]:
+        """A text as it will be sent there: rendered, each part short enough; buttons below the last, where there are such."""
         ...
 
     def wake(self, address: Address) -> None:
@@ -58,7 +59,7 @@ class Replies(Protocol):
 class NoReplies:
     """For a gateway without accounts."""
 
-    def parts(self, _address: Address, _markdown: str) -> Sequence[StoredContent]:
+    def parts(self, _address: Address, _markdown: str, _buttons: Buttons = ()) -> Sequence[StoredContent]:
         """Nothing: nobody is there."""
         return ()
 

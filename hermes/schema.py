@@ -153,6 +153,7 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "progress": choice("off", "line"),
                 "progress_after_s": seconds(DAY),
                 "progress_every_s": seconds(DAY),
+                "receipts": choice("off", "reaction"),
                 "expire_s": seconds(YEAR),
                 "backoff_base_s": seconds(HOUR),
                 "backoff_max_s": seconds(DAY),

@@ -224,6 +224,7 @@ class DeliveryConfig:
     progress: Literal["off", "line"] = "off"
     progress_after_s: float = 60.0
     progress_every_s: float = 60.0
+    receipts: Literal["off", "reaction"] = "off"
     expire_s: float = 86_400.0
     backoff_base_s: float = 1.0
     backoff_max_s: float = 60.0

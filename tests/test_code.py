@@ -30,6 +30,7 @@ BOUNDARIES = {
     ("hermes/discovery.py", "_loader.checked"): "plugin hook",
     ("hermes/delivery/lane.py", "Lane._attempt"): "plugin hook",
     ("hermes/delivery/live.py", "LiveReply._show"): "plugin hook",
+    ("hermes/delivery/receipts.py", "Receipts._one"): "plugin hook",
     ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
     ("hermes/fetching.py", "Fetcher._store_bytes"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.

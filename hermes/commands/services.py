@@ -10,6 +10,7 @@ from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
 from hermes.commands import Command
 from hermes.events import Address
+from hermes.replies import Buttons
 from hermes.store.backlog import Backlog
 from hermes.store.conversations import Outcome
 from hermes.store.rows import InboxRow, SessionRow
@@ -17,10 +18,16 @@ from hermes.store.rows import InboxRow, SessionRow
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered, as markdown. `again`: the mailbox has something to do."""
+    """What is answered, as markdown.
+
+    Args:
+        again: the mailbox has something to do.
+        buttons: rows of them below the text, where the service has buttons; the text says all that is needed without them.
+    """
 
     text: str
     again: bool = False
+    buttons: Buttons = ()
 
 
 @dataclass(frozen=True, slots=True)

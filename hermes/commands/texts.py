@@ -11,12 +11,16 @@ from typing import Final
 from hermes.account_words import describe_account
 from hermes.accounts import AccountStatus
 from hermes.commands import MAX_TITLE, usage
+from hermes.events import Button
 from hermes.inbound import flat
 from hermes.store.backlog import NOTHING, Backlog
 from hermes.store.conversations import MAX_EXCHANGES, Outcome
 from hermes.store.rows import SessionRow
 
 SHOWN_WORDS: Final = 80
+MAX_BUTTONS: Final = 8
+MAX_LABEL: Final = 24  # characters; of more a telephone shows no more
+MAX_DATA: Final = 64  # bytes that a button carries
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$:/@=])")
 
 BUSY: Final = "I am still answering here, or a message waits. Let me finish, or say /stop first."
@@ -124,6 +128,19 @@ def session_list(rows: Sequence[SessionRow], key: str) -> str:
 
 def _turns(session: SessionRow) -> str:
     return f"{session.turns} turn{'' if session.turns == 1 else 's'}"
+
+
+def session_buttons(rows: Sequence[SessionRow]) -> tuple[tuple[Button, ...], ...]:
+    """For each of the first conversations of that list a button, numbered like it, two in a row.
+
+    It names the conversation by its id: what it means stays the same however the list has changed when somebody presses it.
+    """
+    found = [
+        Button(text=flat(f"{number}. {row.title or 'without a name'}", MAX_LABEL), data=f"/resume {row.id}")
+        for number, row in enumerate(rows[:MAX_BUTTONS], 1)
+    ]
+    fitting = [each for each in found if len(each.data.encode()) <= MAX_DATA]
+    return tuple(tuple(fitting[start : start + 2]) for start in range(0, len(fitting), 2))
 
 
 def when(at: float) -> str:

@@ -18,6 +18,7 @@ from hermes.delivery.lanes import Lanes, WaitConnected
 from hermes.delivery.limits import Limits
 from hermes.delivery.live import DraftTimes, LiveReply, Render
 from hermes.delivery.progress import Progress
+from hermes.delivery.receipts import Receipts
 from hermes.delivery.signs import Typing
 from hermes.errors import AccountDown
 from hermes.events import Address, ReplyRef, StoredContent, StoredFile
@@ -47,7 +48,7 @@ class Delivery:
 
     def __init__(
         self, nursery: trio.Nursery, store: Store, lanes: Lanes, parts: Parts, render: Render, times: DraftTimes,
-        recovered: OutboxRecovered, settings: Callable[[], DeliveryConfig],
+        recovered: OutboxRecovered, settings: Callable[[], DeliveryConfig], receipts: Receipts,
     ) -> None:  # fmt: skip
         self.recovered = recovered
         self._nursery = nursery
@@ -57,11 +58,17 @@ class Delivery:
         self._render = render
         self._times = times
         self._settings = settings
+        self._receipts = receipts
         self.shown = 0
 
     def wake(self, address: Address) -> None:
         """Something was committed for an address. A hint, synchronous; a sweep finds what nobody was woken for."""
         self._lanes.wake(address)
+        self._receipts.wake()  # what it answers has ended
+
+    def accepted(self) -> None:
+        """Messages were accepted, which wait now: they may get a sign of that. A hint, synchronous."""
+        self._receipts.wake()
 
     async def post(
         self, address: Address, parts: Sequence[StoredContent], *, reply: ReplyRef | None = None, source: str
@@ -224,12 +231,16 @@ async def open_delivery(
             settings=settings, accounts=accounts,
         )  # fmt: skip
         times = DraftTimes(lambda: settings().edit_interval_s)
-        delivery = Delivery(nursery, store, lanes, parts, render, times, recovered, settings)
+        receipts = Receipts(nursery, parts, settings)
+        delivery = Delivery(nursery, store, lanes, parts, render, times, recovered, settings, receipts)
         nursery.start_soon(lanes.sweep)
         nursery.start_soon(lanes.keep_time)
         try:
+            await receipts.begin()
+            nursery.start_soon(receipts.run)
             yield delivery
             await lanes.flush(flush_by())
+            await receipts.close(flush_by())
         finally:
             lanes.open = False
             nursery.cancel_scope.cancel("delivery is over")

@@ -18,6 +18,7 @@ from hermes.intake import Intake, TurnEnd
 from hermes.messages import Message
 from hermes.settings import Config, RetentionConfig
 from hermes.store import (
+    awaited,
     cursors,
     inbox,
     live_parts,
@@ -33,6 +34,7 @@ from hermes.store import (
     turns,
 )
 from hermes.store.attachments import AttachmentTable
+from hermes.store.awaited import Awaited
 from hermes.store.backlog import Backlog, backlogs
 from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
@@ -118,6 +120,14 @@ class InboxTable(Tables):
     async def stop_one(self, event_id: str) -> Settled | None:
         """End one row if it waits."""
         return await self._write(inbox.stop_one, event_id, self._clock())
+
+    async def awaited(self, limit: int) -> list[tuple[int, str]]:
+        """Rows and accounts of messages that wait or are being answered."""
+        return await self._read(awaited.awaited, limit)
+
+    async def placed(self, rows: Collection[int]) -> list[Awaited]:
+        """Where the messages of some rows are."""
+        return await self._read(awaited.placed, rows)
 
     async def waiting_keys(self, limit: int) -> list[str]:
         """Mailboxes with rows nobody has begun."""

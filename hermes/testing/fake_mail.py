@@ -201,8 +201,8 @@ async def open_fake_mail(clock: Callable[[], float] = lambda: 1_700_000_000.0) -
         (imap,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         (smtp,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         mail.imap_port, mail.smtp_port = (each.socket.getsockname()[1] for each in (imap, smtp))
-        nursery.start_soon(trio.serve_listeners, partial(_serve, mail, "imap", serve_imap), [imap])
-        nursery.start_soon(trio.serve_listeners, partial(_serve, mail, "smtp", serve_smtp), [smtp])
+        await nursery.start(trio.serve_listeners, partial(_serve, mail, "imap", serve_imap), [imap])
+        await nursery.start(trio.serve_listeners, partial(_serve, mail, "smtp", serve_smtp), [smtp])
         try:
             yield mail
         finally:

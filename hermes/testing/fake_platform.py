@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -88,6 +88,9 @@ class FakePlatform:
     fetched: list[str] = field(default_factory=list)
     under_way: dict[str, int] = field(default_factory=dict)
     most_at_once: int = 0
+    reactions: dict[tuple[str, str], str] = field(default_factory=dict)  # by chat and message; empty = taken back
+    signals: Counter[str] = field(default_factory=Counter)  # under way, by chat
+    most_signals: int = 0
 
     def next(self, chat: str, *moods: Mood) -> None:
         """Queue moods for the next requests of a chat, sends, edits and looks alike."""
@@ -137,10 +140,18 @@ class FakePlatform:
             known = next((each for each in self.messages.values() if each.key == key), None)
             return Receipt(message_id=known.id, address=to) if known is not None else None
 
-    async def signal(self, to: Address, activity: Activity) -> None:  # noqa: ARG002  # the contract's
-        """Show a sign."""
-        async with self._request(Call(at=trio.current_time(), method="signal", address=to)):
-            pass
+    async def signal(self, to: Address, activity: Activity) -> None:
+        """Show a sign; a reaction is kept under its message until it is taken back."""
+        message = activity.reply.message_id if activity.reply is not None else None
+        call = Call(at=trio.current_time(), method="signal", address=to, key=message or "", text=activity.emoji or "")
+        self.signals[to.chat] += 1
+        self.most_signals = max(self.most_signals, self.signals[to.chat])
+        try:
+            async with self._request(call) as (shows, _):
+                if shows and message is not None:
+                    self.reactions[to.chat, message] = activity.emoji or ""
+        finally:
+            self.signals[to.chat] -= 1
 
     @asynccontextmanager
     async def fetch(self, attachment: AttachmentRef, *, max_bytes: int) -> AsyncIterator[ByteStream]:  # noqa: ARG002

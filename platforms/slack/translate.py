@@ -192,17 +192,19 @@ def commanded(found: Command, space: Workspace, view: View, now: float) -> Inbou
 
 def pressed(found: Interaction, space: Workspace, view: View) -> InboundEvent | None:
     """A button of ours under a message; None for any other interaction."""
-    message, channel = found.message, found.channel
-    if found.type != "block_actions" or message is None or message.ts is None or channel is None or not found.actions:
+    channel, url = found.channel, found.response_url
+    stamp = found.message.ts if found.message is not None else found.container.message_ts
+    if found.type != "block_actions" or stamp is None or channel is None or not found.actions:
         return None
     action = found.actions[0]
     if action.type != "button" or action.value is None or not action.action_id.startswith(OURS):
         return None
     if len(action.value.encode()) > MAX_VALUE:
         return None
+    thread = thread_of(found.message) if found.message is not None else found.container.thread_ts
     return InboundEvent(
-        id=f"{message.ts}.{action.action_ts}.{found.user.id}",
-        address=Address(view.account, space.outside(channel.id), thread_of(message)),
+        id=f"{stamp}.{action.action_ts}.{found.user.id}",
+        address=Address(view.account, space.outside(channel.id), thread),
         chat_kind="dm" if channel.id.startswith("D") else "group",
         sender=Person(
             space.outside(found.user.id), view.names.get(found.user.id) or found.user.name or found.user.username
@@ -210,6 +212,6 @@ def pressed(found: Interaction, space: Workspace, view: View) -> InboundEvent | 
         kind="button",
         text=action.value,
         to_us=True,
-        reply=ReplyRef(message_id=message.ts),
+        reply=ReplyRef(message_id=stamp, token=url, until=float(action.action_ts) + RESPONSE_LASTS_S if url else None),
         at=float(action.action_ts),
     )

@@ -120,6 +120,11 @@ class Action(Wire, frozen=True):
     value: Name | None = None
 
 
+class Container(Wire, frozen=True):
+    message_ts: Stamp | None = None
+    thread_ts: Stamp | None = None
+
+
 class Interaction(Wire, frozen=True):
     """The payload of an `interactive` envelope."""
 
@@ -127,7 +132,9 @@ class Interaction(Wire, frozen=True):
     user: Person
     team: Team | None = None
     channel: Channel | None = None
-    message: Message | None = None
+    message: Message | None = None  # none of a message that one person alone sees
+    container: Container = Container()
+    response_url: Link | None = None
     actions: tuple[Action, ...] = ()
 
 

@@ -122,6 +122,18 @@ def test_a_command_may_be_answered_by_its_url_for_half_an_hour() -> None:
     assert event.reply == ReplyRef(token="https://hooks.slack.com/commands/T0HERMES/1/abc", until=NOW + 1700)
 
 
+def test_a_button_of_a_message_that_one_person_alone_sees_can_be_answered_there() -> None:
+    tree = json.loads((SAMPLES[0].parent / "button.json").read_bytes())
+    seen = translated(decode_envelope(json.dumps(tree).encode()))
+    del tree["payload"]["message"]
+    event = translated(decode_envelope(json.dumps(tree).encode()))
+    assert event == seen
+    assert event is not None
+    assert event.reply is not None
+    assert event.reply.token == tree["payload"]["response_url"]
+    assert event.reply.until == float(tree["payload"]["actions"][0]["action_ts"]) + 1700
+
+
 def test_a_button_that_carries_too_much_is_none() -> None:
     tree = json.loads((SAMPLES[0].parent / "button.json").read_bytes())
     tree["payload"]["actions"][0]["value"] = "ä" * 33
