@@ -101,21 +101,22 @@ class Receipts:
             try:
                 await self._look()
             except StoreUnavailable as error:
+                self._wake.set()
                 log.info("delivery.receipts_wait", error=error)
 
     async def run(self) -> None:
         """Show what is to be shown; never returns."""
         while True:
+            with trio.move_on_after(LOOK_S if self._signs else float("inf")):
+                await self._wake.wait()
+            await trio.sleep(FIRST_AFTER_S)
             self._wake = trio.Event()
             try:
                 if self._wanted or self._signs:
                     await self._look()
             except StoreUnavailable:
+                self._wake.set()
                 await self._parts.store.database.wait_available()
-                continue
-            with trio.move_on_after(LOOK_S if self._signs else float("inf")):
-                await self._wake.wait()
-            await trio.sleep(FIRST_AFTER_S)
 
     async def close(self, by: float) -> None:
         """Take back what has ended, until a time and within a bound; what still waits keeps its reaction for the next start."""

@@ -103,7 +103,7 @@ async def test_at_every_step(
 
     ways: tuple[Way, ...] = ("cancel", "deadline", "sibling", Ending("the connection is left", leave))
     report = await cancel_at_every_step(
-        scenario, check=check, ways=ways, stride=1 if full else 18, seeds=(seed % 997,), settle_s=5
+        scenario, check=check, ways=ways, stride=1 if full else 20, seeds=(seed % 997,), settle_s=5
     )
     record("Cancellation matrix", "receipts", steps=report.steps, endings=report.runs)
-    assert report.runs > 10
+    assert report.runs > 8

@@ -119,7 +119,6 @@ async def test_what_fails_or_hangs_is_dropped_and_delays_no_message(
 ) -> None:
     async with open_delivering(tmp_path, clock, capabilities=REACTS, receipts="reaction") as place:
         place.platform.mood = lambda call: mood if call.method == "signal" else GOOD
-        await trio.sleep(1)  # what is there now may have been shown by the process before
         await place.accept("m1")
         await until_asked(place, ("m1", EMOJI))
         await trio.sleep(0.1)
@@ -201,6 +200,13 @@ async def test_the_next_start_takes_back_what_the_one_before_has_shown(tmp_path:
         await place.end("m1")
         await trio.sleep(5)
         assert connections.platforms["one"].reactions == {("a", "m1"): "", ("a", "m2"): EMOJI}
+    connections.down("one")
+    async with open_delivering(tmp_path, clock, connections=connections, receipts="reaction") as place:
+        await place.end("m2")  # before this process could show it
+        await trio.sleep(5)
+        connections.back("one")
+        await trio.sleep(LOOK_S + 5)
+        assert set(connections.platforms["one"].reactions.values()) == {""}
 
 
 @pytest.mark.parametrize("hangs", [False, True])
