@@ -60,7 +60,9 @@ def account_actions(store: Store, messaging: Messaging) -> Mapping[str, Action]:
     async def outbox_drop(body: Json) -> Json:
         key = _text(body, "key")
         if not await store.outbox.drop(key):
-            raise RequestError(404, f"no part {key!r} waits or is held", code="part_not_found", param="key")
+            raise RequestError(
+                404, f"no part {key!r} waits, is held or was rejected", code="part_not_found", param="key"
+            )
         return {"key": key, "dropped": True}
 
     return {

@@ -151,7 +151,8 @@ class Commanding:
             await self._store.conversations.finish_restart(row, self._replies.parts(address, result.text))
             self._gateway.restart()
         elif isinstance(result, Reply):
-            await self._store.inbox.finish_command(row, self._replies.parts(address, result.text, result.buttons))
+            text = self._replies.typed(address, result.text)
+            await self._store.inbox.finish_command(row, self._replies.parts(address, text, result.buttons))
         else:
             may_change = asked.policy.may_change_id(asked.person)
             await self._store.conversations.resubmit(row, asked.key, result.text, result.busy, may_change=may_change)

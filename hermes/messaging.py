@@ -21,6 +21,7 @@ from hermes.accounts import AccountStatus
 from hermes.agent.transcription import Recording, endpoint_of
 from hermes.blobs import Blobs
 from hermes.commanding import GatewayView, open_commanding
+from hermes.commands import as_typed
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
 from hermes.delivery import MARK_ROOM, Delivery, open_delivery
@@ -76,6 +77,11 @@ class Messaging:
         if not (buttons and can.buttons and parts):
             return parts
         return (*parts[:-1], msgspec.structs.replace(parts[-1], buttons=buttons))
+
+    def typed(self, address: Address, text: str) -> str:
+        """Words of ours, with the commands that they name as people type them there."""
+        configured = self._current.config.platforms.get(address.account)
+        return text if configured is None else as_typed(text, configured.command_prefix)
 
     def wake(self, address: Address) -> None:
         """Something was committed for this address."""

@@ -113,6 +113,8 @@ class Capabilities:
         drafts: a reply can be shown while it is written, by edits or otherwise.
         deduplicates: the service drops a second `send` with the same key for at least five minutes.
         native_commands: commands are registered with the service, from `Host.commands`.
+        command_prefix: what people type before the name of a command, where their own program keeps the `/` for itself; an
+            account's setting of this name holds before it.
         finds: the service can be asked whether it shows what an earlier `send` may have left: the platform is a `ReadsBack`.
     """
 
@@ -129,6 +131,7 @@ class Capabilities:
     deduplicates: bool = False
     native_commands: bool = False
     finds: bool = False
+    command_prefix: str = "/"
 
 
 class Inbox(Protocol):

@@ -57,6 +57,13 @@ class AccountConfig:
     access: AccessPolicy
     required: bool = True
 
+    @property
+    def command_prefix(self) -> str:
+        """What people type before the name of a command: an own setting of the account, or what its service says."""
+        own = getattr(self.config, "command_prefix", None)
+        said: str = own if isinstance(own, str) and own else self.spec.capabilities.command_prefix
+        return said
+
 
 def read_accounts(
     tree: object,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from hermes.agent.transcription import endpoint_of
 from hermes.attached import Senses
+from hermes.commands import as_typed
 from hermes.errors import StoreUnavailable
 from hermes.events import Address, InboundEvent
 from hermes.inbound import BadEvent, check_event
@@ -87,7 +88,7 @@ class Reception:
             account=account, platform=configured.spec.name, access=configured.access,
             busy=configured.access.busy or config.sessions.busy,
             pairing_text=lambda code: pairing_text(account, code), merge_window_s=config.sessions.merge_window_s,
-            reset=lambda last_at, now: _reset(config.session_reset, last_at, now),
+            reset=lambda last_at, now: _reset(config.session_reset, configured.command_prefix, last_at, now),
             fetch_s=config.media.wait_s, hear_s=config.transcription.timeout_s, senses=senses(config),
         )  # fmt: skip
         sessions = self._sessions()
@@ -173,9 +174,9 @@ class AccountInbox:
         self._reception.quarantine(self._account, because, sample)
 
 
-def _reset(config: SessionResetConfig, last_at: float, now: float) -> str | None:
+def _reset(config: SessionResetConfig, prefix: str, last_at: float, now: float) -> str | None:
     due = reset_due(config, last_at, now)
-    return None if due is None else reset_text(due, config)
+    return None if due is None else as_typed(reset_text(due, config), prefix)
 
 
 def pairing_text(account: str, code: str) -> str:

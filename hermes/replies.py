@@ -44,6 +44,10 @@ class Replies(Protocol):
         """A text as it will be sent there: rendered, each part short enough; buttons below the last, where there are such."""
         ...
 
+    def typed(self, address: Address, text: str) -> str:
+        """Words of ours, with the commands that they name as people type them there."""
+        ...
+
     def wake(self, address: Address) -> None:
         """Something was committed for this address; a hint."""
         ...
@@ -62,6 +66,10 @@ class NoReplies:
     def parts(self, _address: Address, _markdown: str, _buttons: Buttons = ()) -> Sequence[StoredContent]:
         """Nothing: nobody is there."""
         return ()
+
+    def typed(self, _address: Address, text: str) -> str:
+        """The words as they are."""
+        return text
 
     def wake(self, _address: Address) -> None:
         """Nothing to wake."""

@@ -194,8 +194,9 @@ def _with_reply(how: Finish, replies: Replies) -> Finish:
     text = reply_text(how.end, how.rows) if address is not None else ""
     if address is None or not text:
         return how
-    parts = replies.parts(address, text)
-    if how.end.state != "done":
+    done = how.end.state == "done"
+    parts = replies.parts(address, text if done else replies.typed(address, text))
+    if not done:
         parts = [msgspec.structs.replace(each, failed=True) for each in parts]
     return replace(how, reply=tuple(parts))
 

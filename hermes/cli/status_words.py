@@ -23,6 +23,9 @@ def _lines(status: Json) -> Iterator[str]:
         head.append("inside `hermes chat`")
     if isinstance(status.get("uptime_s"), (int, float)):
         head.append(f"up {duration(status['uptime_s'])}")
+    accounts = [each for each in _part(status, "accounts").values() if isinstance(each, Mapping)]
+    if away := sum(each.get("state", "connected") != "connected" for each in accounts):
+        head.append(f"{away} of {len(accounts)} account{'s' * (len(accounts) != 1)} not connected")
     yield " · ".join(each for each in head if each)
     for address in _items(status, "listening"):
         yield f"serves    http://{address}"

@@ -417,7 +417,7 @@ class OutboxTable(Tables):
         return await self._write(outbox_upkeep.retry, key, self._clock())
 
     async def drop(self, key: str) -> bool:
-        """End a part that waits or is held."""
+        """End a part that waits or is held, or forget one that was rejected."""
         return await self._write(outbox_upkeep.drop, key, self._clock())
 
 

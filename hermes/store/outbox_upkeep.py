@@ -155,14 +155,13 @@ def retry(con: sqlite3.Connection, key: str, now: float) -> Address | None:
 
 
 def drop(con: sqlite3.Connection, key: str, now: float) -> bool:
-    """End a part that waits or is held; False if there is no such part, or it is just being sent."""
-    return bool(
-        con.execute(
-            "UPDATE outbox SET state = 'rejected', reason = ?, finished_at = ?"
-            " WHERE key = ? AND state IN ('pending', 'ambiguous', 'held')",
-            (DROPPED, now, key),
-        ).rowcount
-    )
+    """End a part that waits or is held, forget one that was rejected; False if there is no such part, or it is just being sent."""
+    given_up = con.execute(
+        "UPDATE outbox SET state = 'rejected', reason = ?, finished_at = ?"
+        " WHERE key = ? AND state IN ('pending', 'ambiguous', 'held')",
+        (DROPPED, now, key),
+    ).rowcount
+    return bool(given_up or con.execute(f"DELETE FROM outbox WHERE key = ? AND {DEAD}", (key,)).rowcount)
 
 
 def state_of(con: sqlite3.Connection, key: str) -> tuple[str, str | None] | None:

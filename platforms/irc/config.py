@@ -10,7 +10,7 @@ from hermes.platform import Capabilities, Secret, choice, seconds, secret, setti
 # A line has 512 bytes with its end (RFC 2812, section 2.3), and the server puts our own name before it when it passes it on;
 # so much is always left for words, and what a longer name takes is made up for where lines are made.
 MAX_TEXT = 350
-CAPABILITIES = Capabilities(dialect="irc", max_text=MAX_TEXT, unit="byte", max_caption=0)
+CAPABILITIES = Capabilities(dialect="irc", max_text=MAX_TEXT, unit="byte", max_caption=0, command_prefix="!")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ CAPABILITIES = Capabilities(
     drafts=True,
     native_commands=True,
     finds=True,
+    command_prefix="!",
 )
 
 

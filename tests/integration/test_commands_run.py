@@ -38,6 +38,9 @@ class Written:
     def parts(self, _address: Address, markdown: str, buttons: Buttons = ()) -> Sequence[StoredContent]:
         return (StoredContent(text=markdown, buttons=buttons),)
 
+    def typed(self, _address: Address, text: str) -> str:
+        return text
+
     def wake(self, _address: Address) -> None:
         self.woken.set()
         self.woken = trio.Event()

@@ -75,6 +75,10 @@ async def test_a_person_talks_and_nobody_else_does(tmp_path: Path) -> None:
             assert await shown(irc, 3) == ["\x02Yes\x02", "• one", "• two"]
             irc.say("!status")
             assert any("1 turn, " in text for text in await shown(irc, 4))
+            irc.say("!sessions")
+            await until(
+                lambda: any("!resume and a number" in text for text in irc.shown["friend"]), "what can be typed"
+            )
             irc.say("hermes: and here?", to="#den")
             assert (await shown(irc, 3, of="#den"))[0] == "friend: \x02Yes\x02"
             sent = await hermes(home, "send", "--to", "irc:#den", "from the *command* line")
