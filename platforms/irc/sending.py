@@ -20,6 +20,7 @@ from hermes.platform import Address, Content, Receipt, ReplyRef
 from platforms.irc.faults import blocks_codes, meaning
 from platforms.irc.lines import BadLine, Line
 from platforms.irc.names import target_of
+from platforms.irc.rooms import Room
 from platforms.irc.session import Session
 from platforms.irc.wire import Unanswered, Wire
 from platforms.irc.wording import bare, wire_lines
@@ -86,13 +87,14 @@ class Sending:
         if wire.over is None and (wait_s := wire.bucket.wait_s(lines + wire.waiting, now)) > 0:
             raise RateLimited("lines are sent no faster than the server bears", retry_after_s=wait_s, scope="account")
         room = self._session.rooms.get(target)
-        if room is not None and not room.joined and room.tries <= 1 and room.next_at > now:
-            wait_s = max(1.0, room.next_at - now)  # put out just now, and soon there again
-            raise RateLimited(f"{target}: {room.why or 'not joined yet'}", retry_after_s=wait_s, scope="address")
+        if room is not None and not room.joined and (room.tries == 0 or (room.tries == 1 and room.next_at > now)):
+            raise _not_yet(room, now)
 
     def _refusal(self, error: PlatformError, target: str) -> PlatformError:
         room = self._session.rooms.get(target)
         if isinstance(error, SendRejected) and room is not None and not room.joined:
+            if room.tries == 0:  # put out while this was under way
+                return _not_yet(room, trio.current_time())
             return AddressGone(f"{error}; we are not in it: {room.why or 'nobody says why'}")
         return error
 
@@ -115,3 +117,9 @@ def _failure(unanswered: Unanswered) -> PlatformError:
     if isinstance(unanswered.why, PlatformRefused) or not unanswered.sent:
         return unanswered.why
     return SendUncertain(str(unanswered.why))
+
+
+def _not_yet(room: Room, now: float) -> RateLimited:
+    """We are not in a channel, and have not tried to come back, or not for long: it is not closed to us as far as anybody knows."""
+    wait_s = max(1.0, room.next_at - now)
+    return RateLimited(f"{room.name}: {room.why or 'not joined yet'}", retry_after_s=wait_s, scope="address")
