@@ -1,4 +1,4 @@
-"""Run by `test_messaging_kills.py`: a gateway that kills itself at a named instruction, once a file says so.
+"""Run by tests of kills: a gateway that kills itself at a named instruction, once a file says so.
 
 Whoever comes there first is held at that very instruction; the kill is when as many have come as the file names.
 
@@ -23,6 +23,7 @@ from hermes.cli import main
 from hermes.leases import LeasedPlatform
 from hermes.reception import Reception
 from hermes.store import InboxTable, OutboxTable, TurnTable
+from hermes.store.outbox import Advance
 
 Method = Callable[..., Awaitable[Any]]
 
@@ -64,6 +65,11 @@ def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[
     setattr(owner, name, dying)
 
 
+def is_for_telegram(step: Advance) -> bool:
+    """Whether a look gave a part to send there: where another account forwards to it, its own part is sent first."""
+    return step.part is not None and step.part.address.account == "telegram"
+
+
 POINTS: dict[str, Callable[[Path], None]] = {
     "after the fetch": lambda armed: die_at(Reception, "deliver", armed, before=True, when=lambda args: bool(args[2])),
     "after the persist": lambda armed: die_at(InboxTable, "deliver", armed, before=False, when=lambda made: made.rows),
@@ -73,6 +79,10 @@ POINTS: dict[str, Callable[[Path], None]] = {
     "after the reply's commit": lambda armed: die_at(TurnTable, "finish", armed, before=False),
     "before the send": lambda armed: die_at(OutboxTable, "advance", armed, before=False, when=lambda step: step.part),
     "after the send": lambda armed: die_at(LeasedPlatform, "send", armed, before=False),
+    "before telegram's send": lambda armed: die_at(OutboxTable, "advance", armed, before=False, when=is_for_telegram),
+    "after telegram's send": lambda armed: die_at(
+        LeasedPlatform, "send", armed, before=False, when=lambda receipt: receipt.address.account == "telegram"
+    ),
     "after a draft": lambda armed: die_at(OutboxTable, "shown", armed, before=False, when=lambda _: True),
     "nowhere": lambda armed: None,  # whoever started it kills it
 }

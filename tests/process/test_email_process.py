@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from killed_rounds import FULL_ROUNDS, UNTIL_THE_REPLY, WITH_IT, KilledRounds
 
 from hermes.intake import FINAL_ROW_STATES
 from hermes.testing.fake_mail import ANNA, PASSWORD, TRUSTED, USER, FakeMail, letter, open_fake_mail, text_of
@@ -186,6 +188,46 @@ async def test_nothing_is_lost_or_repeated_when_the_process_is_killed_at_any_mom
         assert len(set(ids)) == len(ids)
         ((cursor,),) = look(home, "SELECT value FROM cursors WHERE name = 'mailbox'")
         assert int(cursor.split(b",")[2]) == mail.inbox.mails[-1].uid
+
+
+class KilledMail(KilledRounds):
+    """Anna writes; every other send that is not answered had no effect."""
+
+    mail: FakeMail
+
+    def write(self, number: int) -> None:
+        self.mail.arrive(letter("/queue a question", number=f"m{number}"))
+
+    def texts(self) -> list[str]:
+        return self.mail.texts()
+
+    def stall(self) -> Callable[[], object]:
+        before = self.mail.requests.count("smtp message")
+        self.mail.fail("smtp message", Fault(hang=True, done=self.written % 2 == 0))
+        return lambda: self.mail.requests.count("smtp message") > before
+
+
+@pytest.mark.wall_clock_s(900)
+@pytest.mark.parametrize("points", [UNTIL_THE_REPLY, WITH_IT], ids=["until the reply is kept", "until it is sent"])
+async def test_killed_at_each_named_point_it_answers_each_mail_once_and_unmarked(
+    tmp_path: Path, full: bool, points: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    async with open_fake_mail() as mail, open_fake_model() as model:
+        mail.keeps_copies = True
+        write_config(home, sections(mail, model, admins=[ANNA], admin_tools=True))
+        async with open_gateway_process(home) as gateway:
+            await receives(mail)
+            assert await gateway.terminate() == 0
+        killed = KilledMail(home, model)
+        killed.mail = mail
+        await killed.run(points, FULL_ROUNDS if full else 1)
+        total = killed.written
+        assert look(home, "SELECT state, count(*) FROM inbox GROUP BY state") == [("answered", total)]
+        assert look(home, "SELECT state, count(*) FROM outbox GROUP BY state") == [("sent", total)]
+        assert mail.texts() == [f"answer {number}" for number in range(total)]
+        answers = [str(each.message["In-Reply-To"]) for each in mail.accepted]
+        assert answers == [f"<m{number}@people.test>" for number in range(total)]
 
 
 @pytest.mark.wall_clock_s(60)

@@ -7,19 +7,20 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from killed_rounds import FULL_ROUNDS, UNTIL_THE_REPLY, WITH_IT, KilledRounds
 
 from hermes.intake import FINAL_ROW_STATES
 from hermes.platform import Secret
 from hermes.testing.fake_caller import Answered, FakeCaller, call
 from hermes.testing.fake_model import FakeModel, Gate, Slow, Status, open_fake_model
-from hermes.testing.fake_telegram import TOKEN, FakeTelegram, open_fake_telegram
+from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault, open_fake_telegram
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import GatewayProcess, hermes, open_gateway_process, until, write_config
 from platforms.webhook.config import Route
@@ -262,6 +263,60 @@ async def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path
         said = telegram.texts(7)
         unmarked = [text for text in said if not text.startswith("(may be a duplicate)")]
         assert len(unmarked) <= posted <= len(said)
+
+
+class KilledHooks(KilledRounds):
+    """A program calls, again until it is answered; the replies go to a person."""
+
+    caller: FakeCaller
+    telegram: FakeTelegram
+
+    async def begun(self, gateway: GatewayProcess) -> None:
+        await served(gateway)
+        self.caller.url = f"{gateway.url}/hooks/tell"
+        self.caller.notify()
+
+    def write(self, number: int) -> None:
+        self.caller.post(f"d-{number}", {"text": f"news {number}"})
+
+    def texts(self) -> list[str]:
+        return self.telegram.texts(7)
+
+    def stall(self) -> Callable[[], object]:
+        before = len(self.texts())
+        self.telegram.fail("sendMessage", Fault(hang=True, done=True))
+        return lambda: len(self.texts()) > before
+
+
+@pytest.mark.wall_clock_s(900)
+@pytest.mark.parametrize(
+    "points",
+    [UNTIL_THE_REPLY, (*WITH_IT, "before telegram's send", "after telegram's send")],
+    ids=["until the reply is kept", "until it is shown"],
+)
+async def test_killed_at_each_named_point_it_tells_of_each_call_and_never_twice_unmarked(
+    tmp_path: Path, full: bool, points: tuple[str, ...]
+) -> None:
+    """The account's own send is the forwarding; the other account's is the one that people see."""
+    home = tmp_path / "home"
+    caller = FakeCaller(
+        lambda body, name: sign(SIGNING["tell"], body, at=0.0, id=name), retry_s=0.02, longest_retry_s=0.2
+    )
+    async with open_fake_telegram() as telegram, open_fake_model() as model, calling(caller):
+        configured = sections(telegram, model)
+        configured["platforms"]["hooks"].update(admins=["tell"], admin_tools=True)
+        write_config(home, configured)
+        async with open_gateway_process(home) as gateway:
+            await served(gateway)
+            assert await gateway.terminate() == 0
+        killed = KilledHooks(home, model)
+        killed.caller, killed.telegram = caller, telegram
+        await killed.run(points, FULL_ROUNDS if full else 1)
+        total = killed.written
+        assert look(home, "SELECT state, count(*) FROM inbox GROUP BY state") == [("answered", total)]
+        states = Counter(look(home, "SELECT account, state FROM outbox"))
+        assert states == {("hooks", "sent"): total, ("telegram", "sent"): total}
+        assert not caller.waiting
 
 
 def _open_rows(home: Path) -> tuple[int, int]:
