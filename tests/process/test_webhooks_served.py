@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import trio
-from killed_rounds import FULL_ROUNDS, UNTIL_THE_REPLY, WITH_IT, KilledRounds
+from killed_rounds import KilledRounds
 
 from hermes.intake import FINAL_ROW_STATES
 from hermes.platform import Secret
@@ -268,6 +268,7 @@ async def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path
 class KilledHooks(KilledRounds):
     """A program calls, again until it is answered; the replies go to a person."""
 
+    service_points = ("before telegram's send", "after telegram's send")
     caller: FakeCaller
     telegram: FakeTelegram
 
@@ -275,6 +276,9 @@ class KilledHooks(KilledRounds):
         await served(gateway)
         self.caller.url = f"{gateway.url}/hooks/tell"
         self.caller.notify()
+
+    def ended(self) -> None:
+        self.caller.url = None
 
     def write(self, number: int) -> None:
         self.caller.post(f"d-{number}", {"text": f"news {number}"})
@@ -289,13 +293,8 @@ class KilledHooks(KilledRounds):
 
 
 @pytest.mark.wall_clock_s(900)
-@pytest.mark.parametrize(
-    "points",
-    [UNTIL_THE_REPLY, (*WITH_IT, "before telegram's send", "after telegram's send")],
-    ids=["until the reply is kept", "until it is shown"],
-)
 async def test_killed_at_each_named_point_it_tells_of_each_call_and_never_twice_unmarked(
-    tmp_path: Path, full: bool, points: tuple[str, ...]
+    tmp_path: Path, full: bool, seed: int
 ) -> None:
     """The account's own send is the forwarding; the other account's is the one that people see."""
     home = tmp_path / "home"
@@ -306,12 +305,9 @@ async def test_killed_at_each_named_point_it_tells_of_each_call_and_never_twice_
         configured = sections(telegram, model)
         configured["platforms"]["hooks"].update(admins=["tell"], admin_tools=True)
         write_config(home, configured)
-        async with open_gateway_process(home) as gateway:
-            await served(gateway)
-            assert await gateway.terminate() == 0
         killed = KilledHooks(home, model)
         killed.caller, killed.telegram = caller, telegram
-        await killed.run(points, FULL_ROUNDS if full else 1)
+        await killed.run(full=full, seed=seed)
         total = killed.written
         assert look(home, "SELECT state, count(*) FROM inbox GROUP BY state") == [("answered", total)]
         states = Counter(look(home, "SELECT account, state FROM outbox"))

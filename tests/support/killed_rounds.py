@@ -1,11 +1,12 @@
 """A real process that is killed at a named point of the path of a message, again and again, each time with one under way.
 
-`DIES` of `tests/process/killed_at.py` are the points where it kills itself; at the others somebody works for it, and it is killed.
+At the points of `tests/process/killed_at.py` it kills itself; at those of `FROM_OUTSIDE` somebody works for it, and it is killed.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import signal
 import sys
 from abc import ABC, abstractmethod
@@ -30,6 +31,8 @@ FROM_OUTSIDE = frozenset({"mid-model", "mid-tool", "mid-send"})
 class KilledRounds(ABC):
     """One home that is killed with a message of one service under way; each message has an answer of its own."""
 
+    service_points: Sequence[str] = ()  # of its own, after the reply's commit
+
     def __init__(self, home: Path, model: FakeModel) -> None:
         self.home = home
         self.model = model
@@ -51,8 +54,18 @@ class KilledRounds(ABC):
     async def begun(self, gateway: GatewayProcess) -> None:  # noqa: B027  # most services find the process by themselves
         """A process has begun."""
 
-    async def run(self, points: Sequence[str], rounds: int) -> None:
-        """Be killed so often at each, each time after what was written before is over, and look at everything in the end."""
+    def ended(self) -> None:  # noqa: B027
+        """It was killed."""
+
+    async def run(self, *, full: bool, seed: int) -> None:
+        """Be killed at each, each time after what was written before is over, and look at everything in the end.
+
+        Args:
+            full: 30 times at every point; else once before and once after the reply's commit, where the seed says.
+        """
+        later, rounds = (*WITH_IT, *self.service_points), FULL_ROUNDS if full else 1
+        chance = random.Random(seed)
+        points = (*UNTIL_THE_REPLY, *later) if full else (chance.choice(UNTIL_THE_REPLY), chance.choice(later))
         for point in points:
             for _ in range(rounds):
                 await self._round(point)
@@ -86,6 +99,7 @@ class KilledRounds(ABC):
                 await kill(gateway)
                 assert await gateway.process.wait() == -signal.SIGKILL
             self._armed.unlink()
+            self.ended()
         self.model.steps.clear()
         if point in UNTIL_THE_REPLY:
             self.model.script(answer)
