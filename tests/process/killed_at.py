@@ -1,4 +1,4 @@
-"""Run by `test_messaging_kills.py`: a gateway that kills itself at a named instruction, once a file says so.
+"""Run by the tests that kill: a gateway that kills itself at a named instruction, once a file says so.
 
 Whoever comes there first is held at that very instruction; the kill is when as many have come as the file names.
 
