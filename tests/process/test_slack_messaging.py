@@ -234,7 +234,7 @@ async def _moment(slack: FakeSlack, model: FakeModel, chance: random.Random, num
     await trio.sleep(chance.random() * 0.03)
 
 
-@pytest.mark.wall_clock_s(300)
+@pytest.mark.wall_clock_s(900)
 async def test_killed_at_each_named_point_it_shows_each_reply_once_and_unmarked(tmp_path: Path, full: bool) -> None:
     points = POINTS if full else POINTS[1::4]
     home, armed = tmp_path / "home", tmp_path / "armed"
@@ -247,7 +247,7 @@ async def test_killed_at_each_named_point_it_shows_each_reply_once_and_unmarked(
             (taken,) = look(home, "SELECT count(*) FROM inbox")[0]
             return bool(taken == written and open_rows(home) == (0, 0))
 
-        for point in points * (5 if full else 1):
+        for point in points * (30 if full else 1):
             wrap = (sys.executable, str(SCRIPT), point, str(armed))
             async with open_gateway_process(home, wrap=wrap) as gateway:
                 await until(over, "what was written before is dealt with", within_s=20)
