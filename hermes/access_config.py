@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import Any
 
 from hermes.access import EVERYBODY, AccessPolicy, CommandPolicy, Ids
@@ -99,18 +100,23 @@ RULES: Mapping[str, Rule] = {
 assert {field.name for field in fields(AccessPolicy)} == RULES.keys()
 
 
-def read_access(section: Mapping[str, Any], path: str, findings: Findings) -> AccessPolicy:
+def read_access(
+    section: Mapping[str, Any], path: str, findings: Findings, *, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> AccessPolicy:
     """The policy of an account's section; keys that are not about access are passed over.
 
     Args:
         section: as it was written.
         path: where it stands, for the findings.
         findings: collects mistakes, and what is open to everybody as a warning.
+        defaults: keys that the section leaves out, by what its platform says.
     """
     own = {name: value for name, value in section.items() if name in RULES}
-    policy = AccessPolicy(**read_keys(own, path, RULES, findings))
+    written = AccessPolicy(**read_keys(own, path, RULES, findings))
+    assumed = read_keys({name: defaults[name] for name in defaults.keys() - own.keys()}, path, RULES, findings)
+    policy = replace(written, **assumed)
     if EVERYBODY in policy.allow_bots:
         findings.wrong(f"{path}.allow_bots", "cannot be everybody: two programs that answer each other never stop")
-    if policy.dm_policy == "open" or EVERYBODY in policy.allowed_users:
+    if written.dm_policy == "open" or EVERYBODY in written.allowed_users:
         findings.warnings.append(f"{path}: everybody who finds this bot may talk to it, at your expense")
     return policy

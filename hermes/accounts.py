@@ -39,7 +39,7 @@ _WORDS: dict[State, str] = {
     "deaf": "connected, but nothing is heard",
     "conflict": "somebody else receives with the same token",
     "retrying": "not connected, trying again",
-    "parked(refused)": "refused by the service; change its section of the configuration, or: hermes platform retry",
+    "parked(refused)": "refused by the service",
     "parked(bug)": "stopped after repeated errors of its platform",
     "stopping": "being closed",
     "disabled": "disabled in the configuration",
@@ -173,10 +173,12 @@ class AccountRecord:
         self.progressed = True
         if path in self._progress or len(self._progress) < MAX_PATHS + 2:
             self._progress[path] = now
-        if path == "deliver":
-            self._deaf.clear()
         self._deaf.pop(path, None)
         self._receive = self._conflict = None
+
+    def brought(self) -> None:
+        """An event came, whatever path it took: nothing is deaf."""
+        self._deaf.clear()
 
     def receives(self, settles_at: float | None) -> None:
         """Receiving goes on, and from this time on earlier troubles with it are over; None: it has ended."""
@@ -216,6 +218,8 @@ class AccountRecord:
         state, since, reason = self._judged()
         due = None if self._next_at is None else max(0.0, self._next_at - now)
         words = _WORDS[state] + (f"{' ' if state == 'degraded' else ': '}{reason}" if reason else "")
+        if state == "parked(refused)":
+            words += f"; tried again when its section changes, or by `hermes platform retry {self.account}`"
         return AccountStatus(
             account=self.account,
             platform=self.platform,

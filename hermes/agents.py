@@ -5,7 +5,7 @@ An agent holds its history, and never a model client: a lease spans one call. It
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import trio
@@ -14,9 +14,12 @@ from hermes.agent.calls import Deadlines, ToolDefinition
 from hermes.agent.history import History
 from hermes.agent.loop import Door, LoopSettings
 from hermes.agent.prompt import system_prompt
+from hermes.blobs import Blobs
 from hermes.context import TurnContext
 from hermes.errors import StoreUnavailable
 from hermes.intake import ClientTool, TurnEnd
+from hermes.messages import Message
+from hermes.pictures import Pictures, Sight
 from hermes.replies import NoReplies, Replies
 from hermes.settings import Config, Endpoint
 from hermes.store import Store
@@ -30,10 +33,11 @@ MODEL_NAME = "hermes"  # the name under which the configured model, with its fal
 class Agent:
     """The memory of one live session."""
 
-    __slots__ = ("history",)
+    __slots__ = ("history", "sight")
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, sight: Sight) -> None:
         self.history = history
+        self.sight = sight
 
     @property
     def size_bytes(self) -> int:
@@ -51,6 +55,7 @@ class Agents:
         config: the configuration as it is now; a turn keeps what it began with.
         on_end: told of each turn's end and how long it took, for the metrics.
         replies: how people on messaging services hear of an end.
+        blobs: where the pictures are that people sent; without it there are none.
     """
 
     def __init__(
@@ -61,16 +66,21 @@ class Agents:
         config: Callable[[], Config],
         on_end: Callable[[TurnEnd, float], None] = lambda _end, _seconds: None,
         replies: Replies | None = None,
+        blobs: Blobs | None = None,
     ) -> None:
+        self._pictures = Pictures(blobs) if blobs is not None else None
         self.replies: Replies = replies or NoReplies()
         self._store = store
         self._on_end = on_end
         self._door = door
         self._config = config
-        self._tools: Mapping[bool, Mapping[str, Tool]] = MappingProxyType(
+        self._tools: Mapping[tuple[bool, bool], Mapping[str, Tool]] = MappingProxyType(
             {
-                may: MappingProxyType({tool.name: tool for tool in resolve(tools, may_change=may)})
+                (may, chat): MappingProxyType(
+                    {tool.name: tool for tool in resolve(tools, may_change=may, in_chat=chat)}
+                )
                 for may in (False, True)
+                for chat in (False, True)
             }
         )
 
@@ -90,27 +100,41 @@ class Agents:
 
         async def remember() -> History:
             nonlocal kept
-            if agent is None:
-                kept = Agent(await self._load(claim))
-            else:
-                agent.history.extend(claim.appended)
-                kept = agent
+            kept = await self._remember(agent, claim, sees=config.model.vision)
             return kept.history
+
+        async def see(messages: Sequence[Message]) -> Sequence[Message]:
+            return await self._see(messages, kept.sight) if kept is not None else messages
 
         began = trio.current_time()
         end = await turn.run(
             self._settings(claim, config), remember, door=self._door, store=self._store,
-            timeout_s=config.sessions.turn_timeout_s, replies=self.replies,
+            timeout_s=config.sessions.turn_timeout_s, replies=self.replies, see=see,
         )  # fmt: skip
         self._on_end(end, trio.current_time() - began)
         return None if turn.parted else kept
 
-    async def _load(self, claim: Claim) -> History:
+    async def _remember(self, agent: Agent | None, claim: Claim, *, sees: bool) -> Agent:
+        """The agent with what the turn begins with; a new one where there is none, or it has no room for a new picture."""
+        if agent is not None and agent.sight.sees == sees and not agent.sight.full:
+            shown = await self._see(claim.appended, agent.sight)
+            if not agent.sight.full:
+                agent.history.extend(shown)
+                return agent
+        sight = Sight(sees=sees)
+        history = History(await self._see(await self._load(claim), sight))
+        sight.full = False
+        return Agent(history, sight)
+
+    async def _see(self, messages: Sequence[Message], sight: Sight) -> Sequence[Message]:
+        return await self._pictures.show(messages, sight) if self._pictures is not None else messages
+
+    async def _load(self, claim: Claim) -> Sequence[Message]:
         if claim.history is not None:
-            return History(claim.history)
+            return claim.history
         while True:
             try:
-                return History(await self._store.sessions.history(claim.session.id))
+                return await self._store.sessions.history(claim.session.id)
             except StoreUnavailable:
                 await self._store.database.wait_available()
 
@@ -118,7 +142,7 @@ class Agents:
         row = claim.rows[-1]
         payload = row.payload
         client_tools = {tool.name: client_definition(tool) for tool in payload.tools}
-        offered = self._tools[row.may_change] if payload.builtin_tools else {}
+        offered = self._tools[row.may_change, row.address is not None] if payload.builtin_tools else {}
         ours = {name: tool for name, tool in offered.items() if name not in client_tools}
         return LoopSettings(
             context=_context(claim, row, config),
@@ -150,6 +174,7 @@ def _context(claim: Claim, row: InboxRow, config: Config) -> TurnContext:
         source=row.source,
         workspace=config.workspace,
         may_change=row.may_change,
+        address=row.address,
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import trio
 
+from hermes.blobs import Blobs
 from hermes.current import Current
 from hermes.errors import StoreUnavailable
 from hermes.observe.logs import get_log
+from hermes.received import forget
 from hermes.settings import Config, ModelConfig
 from hermes.store import Store
 
@@ -35,7 +38,11 @@ class ModelParts(Protocol):
 
 @asynccontextmanager
 async def open_background(
-    current: Current, store: Store, door: ModelParts, further: tuple[Callable[[], Awaitable[None]], ...] = ()
+    current: Current,
+    store: Store,
+    door: ModelParts,
+    blobs: Blobs,
+    further: tuple[Callable[[], Awaitable[None]], ...] = (),
 ) -> AsyncIterator[None]:
     """Run the tasks that nobody waits for.
 
@@ -52,7 +59,7 @@ async def open_background(
     current.listen(configure)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(current.watch)
-        nursery.start_soon(_sweep, current, store)
+        nursery.start_soon(_sweep, current, store, blobs)
         nursery.start_soon(_warm_up, store, door)
         for task in further:
             nursery.start_soon(task)
@@ -75,7 +82,7 @@ async def _warm_up(store: Store, door: ModelParts) -> None:
             return
 
 
-async def _sweep(current: Current, store: Store) -> None:
+async def _sweep(current: Current, store: Store, blobs: Blobs) -> None:
     """Forget what retention says, batch by batch."""
     while True:
         try:
@@ -84,4 +91,11 @@ async def _sweep(current: Current, store: Store) -> None:
                 await trio.sleep(SWEEP_PAUSE_S)
         except StoreUnavailable as error:
             log.warning("store.sweep_waits", error=error)
+        now = store.clock()
+        kept_s = max(current.config.retention.blobs_s, current.config.delivery.expire_s)  # for what waits to be sent
+        while gone := await blobs.forget(now - kept_s, now):
+            log.debug("blobs.forgot", files=gone)
+        old = now - current.config.retention.blobs_s
+        while gone := await blobs.run(partial(forget, current.config.workspace, current.config.home, old)):
+            log.debug("received.forgot", files=gone)
         await trio.sleep(current.config.retention.sweep_s)

@@ -17,6 +17,7 @@ import trio
 
 from hermes.errors import (
     ConfigError,
+    ConnectionEnded,
     HermesError,
     PlatformConflict,
     PlatformError,
@@ -54,12 +55,14 @@ class Failure:
         reason: for people, at most 300 characters.
         retry_after_s: what the service asked for; None if it said nothing.
         path: the path that fell silent, of a connection that had become deaf.
+        over: the connection itself is gone, for those who send as well.
     """
 
     kind: Kind
     reason: str
     retry_after_s: float | None = None
     path: str | None = None
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,10 @@ def classify(error: BaseException) -> Failure:
     if not found:
         return Failure(kind="bug", reason=words_of(error))
     kind, chosen = min(found, key=lambda pair: FINALITY.index(pair[0]))
-    return Failure(kind=kind, reason=words_of(chosen), retry_after_s=_longest_wait(kind, meant))
+    silent = chosen.silent if isinstance(chosen, PlatformUnavailable) else None
+    over = any(isinstance(each, ConnectionEnded) for _, each in meant)
+    wait_s = _longest_wait(kind, meant)
+    return Failure(kind=kind, reason=words_of(chosen), retry_after_s=wait_s, path=silent, over=over)
 
 
 def words_of(error: BaseException) -> str:

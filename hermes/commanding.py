@@ -6,7 +6,7 @@ A command whose row was not ended when the process died is run again at the next
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,9 @@ from hermes.replies import NOT_ALLOWED, Replies
 from hermes.session_keys import kind_of_chat
 from hermes.sessions import Sessions
 from hermes.store import Store
+from hermes.store.backlog import Backlog
 from hermes.store.inbox import COMMAND
+from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import InboxRow, SessionRow
 
 log = get_log(__name__)
@@ -59,6 +61,10 @@ class GatewayView:
         """The conversation that a mailbox feeds, and how many rows wait in it."""
         session, _ = await self.store.sessions.opened(key)
         return session, await self.store.inbox.waits(key)
+
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        """What waits at accounts."""
+        return await self.store.accounts.backlogs()
 
     async def set_home(self, command: InboxRow) -> object:
         """Remember where the command was typed."""
@@ -109,7 +115,7 @@ class Commanding:
         address, key = row.address, row.session_key.removeprefix(COMMAND)
         policy = self._gateway.policy(row.account)
         if address is None or not row.readable or policy is None:
-            await self._store.inbox.finish_command(row, ())
+            await self._store.inbox.finish_command(row, (), refused=REMOVED if policy is None else "unreadable")
             return
         command = commands.parse(row.payload.messages[0].text) or commands.Command("help")
         asked = Asked(command=command, row=row, key=key, address=address, policy=policy)
@@ -145,7 +151,8 @@ class Commanding:
             await self._store.conversations.finish_restart(row, self._replies.parts(address, result.text))
             self._gateway.restart()
         elif isinstance(result, Reply):
-            await self._store.inbox.finish_command(row, self._replies.parts(address, result.text))
+            text = self._replies.typed(address, result.text)
+            await self._store.inbox.finish_command(row, self._replies.parts(address, text, result.buttons))
         else:
             may_change = asked.policy.may_change_id(asked.person)
             await self._store.conversations.resubmit(row, asked.key, result.text, result.busy, may_change=may_change)

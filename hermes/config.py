@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -22,8 +22,8 @@ from hermes.errors import ConfigError, Problem
 from hermes.gateway_options import Overrides, ServeOptions
 from hermes.home import Home, locate_home
 from hermes.schema import SECTIONS, TOP_LEVEL, WORKSPACE
-from hermes.settings import Config, HttpConfig, Surroundings
-from hermes.variables import Variables, expand, is_loopback, terminal_environment
+from hermes.settings import Config, HttpConfig, Surroundings, TranscriptionConfig
+from hermes.variables import Variables, expand, is_loopback, proxy_for, terminal_environment
 
 if TYPE_CHECKING:
     from hermes.discovery import FoundPlatform
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "config_fingerprint", "diff_config", "load", "load_config", "process_environment", "reload_config"]
 
 MIN_KEY: Final = 16
-WITHOUT_EFFECT: Final = ("session_reset",)
-"""Sections whose keys are read and checked, and that nothing uses."""
+# an account that variables alone make needs one that ends so
+ACCOUNT_VARIABLES: Final = ("_TOKEN", "_ADDRESS", "_SERVER")
 _HTTP_NAMES: Final = (("host", "API_SERVER_HOST"), ("port", "API_SERVER_PORT"), ("key", "API_SERVER_KEY"))
 
 Finder: TypeAlias = "Callable[[Path], Mapping[str, FoundPlatform]]"
@@ -126,13 +126,13 @@ def _decode(
     supervision = sections.get("supervision")
     if supervision is not None and supervision.backoff_base_s > supervision.backoff_max_s:
         findings.wrong("supervision.backoff_base_s", "must not be larger than supervision.backoff_max_s")
+    if "transcription" in sections:
+        sections["transcription"] = _with_proxy(sections["transcription"], tree["transcription"], variables, findings)
     passthrough = sections["terminal"].env_passthrough if "terminal" in sections else ()
     model = read_model(tree.get("model"), variables, findings, origins)
-    accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms)
+    quiet = {"quiet_s": supervision.quiet_s} if supervision is not None and "quiet_s" in tree["supervision"] else {}
+    accounts = _read_accounts(tree.get("platforms"), place, variables, findings, origins, platforms, quiet)
     workspace = _read_workspace(tree, place, overrides, variables, findings)
-    idle = [name for name in WITHOUT_EFFECT if sections.get(name, SECTIONS[name][0]()) != SECTIONS[name][0]()]
-    if idle:
-        findings.warnings.append("no effect yet: " + ", ".join(idle))
     if findings.foreign:
         findings.warnings.append("keys of hermes-agent without a meaning here: " + ", ".join(findings.foreign))
     return Config(
@@ -144,6 +144,15 @@ def _decode(
         surroundings=_surroundings(variables, passthrough),
         **sections,
     )
+
+
+def _with_proxy(
+    chosen: TranscriptionConfig, given: Any, variables: Variables, findings: Findings
+) -> TranscriptionConfig:
+    """With an address of its own and no word of a proxy, the environment decides."""
+    if chosen.base_url is None or "proxy" in given:
+        return chosen
+    return replace(chosen, proxy=proxy_for(chosen.base_url, variables, findings))
 
 
 def _read_bytes(path: Path, most: int) -> bytes | None:
@@ -223,7 +232,11 @@ def _sections(tree: Any, findings: Findings) -> Mapping[str, Any]:
 
 def _note_file(tree: Mapping[str, Any], origins: dict[str, str]) -> None:
     for name, section in tree.items():
-        if isinstance(section, Mapping):
+        if name == "platforms" and isinstance(section, Mapping):
+            for account, keys in section.items():
+                given = keys if isinstance(keys, Mapping) else ()
+                origins.update({f"platforms.{account}.{key}": "file" for key in given})
+        elif isinstance(section, Mapping):
             origins.update({f"{name}.{key}": "file" for key in section})
         elif section is not None:
             origins["model.default" if name == "model" else str(name)] = "file"
@@ -274,15 +287,16 @@ def _read_accounts(
     findings: Findings,
     origins: dict[str, str],
     platforms: Finder | None,
+    shared: Mapping[str, object],
 ) -> Mapping[str, AccountConfig]:
     """The accounts; what reads them is loaded only where there may be one."""
-    if not tree and (tree is None or isinstance(tree, Mapping)) and not variables.any_ends_with("_TOKEN"):
+    if not tree and (tree is None or isinstance(tree, Mapping)) and not variables.any_ends_with(ACCOUNT_VARIABLES):
         return MappingProxyType({})
     from hermes.discovery import find_platforms
     from hermes.platform_config import read_accounts
 
     find = platforms or find_platforms
-    return read_accounts(tree, variables, findings, lambda: find(place.path), origins)
+    return read_accounts(tree, variables, findings, lambda: find(place.path), origins, shared)
 
 
 def _read_workspace(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hermes.events import Address
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnContext:
@@ -18,6 +20,7 @@ class TurnContext:
         source: the door the request came through, such as `chat.completions`, `runs`, `chat`.
         workspace: the directory that file tools and the terminal work in.
         may_change: whether tools with side effects may run for this caller.
+        address: the chat on a messaging service in which this is said; None for other doors.
     """
 
     turn_id: str
@@ -27,6 +30,7 @@ class TurnContext:
     source: str
     workspace: Path
     may_change: bool
+    address: Address | None = None
 
     def log_fields(self) -> dict[str, str]:
         """The fields that every log line of this turn carries."""

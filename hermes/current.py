@@ -24,6 +24,8 @@ LIVE_SECTIONS = frozenset(
         "shutdown",
         "session_reset",
         "delivery",
+        "media",
+        "transcription",
         "supervision",
         "logging",
         "platforms",

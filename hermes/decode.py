@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from hermes.errors import Problem
@@ -22,6 +23,19 @@ _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s]+)([^?#\s]*)\Z", re.IG
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}\Z")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+\Z")
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z")
+
+
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+
+
+def without_halves(document: bytes) -> bytes:
+    """JSON in which each escaped half of a surrogate pair is U+FFFD.
+
+    A half is no text (RFC 8259, section 8.2), and a strict decoder refuses the whole document for it.
+    """
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], document)
 
 
 class Wrong(ValueError):
@@ -269,6 +283,18 @@ def secret(longest: int = 4096) -> Rule:
         if len(value) > longest or not _VISIBLE.match(value):
             raise Wrong(f"must be {says}")
         return Secret(str(value))
+
+    return Rule(read, says)
+
+
+def folder() -> Rule:
+    """The absolute path of a directory, which need not be there yet."""
+    says = "an absolute path of at most 4096 characters"
+
+    def read(value: object) -> Path:
+        if not isinstance(value, str) or not value.startswith("/") or "\0" in value or len(value) > 4096:
+            raise Wrong(f"must be {says}" + ("" if isinstance(value, str) else f", and is {kind_of(value)}"))
+        return Path(value)
 
     return Rule(read, says)
 

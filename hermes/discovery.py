@@ -14,7 +14,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import MappingProxyType
 
-from hermes.platform import PlatformSpec
+from hermes.platform import CONTRACT, PlatformSpec
 
 GROUP = "hermes.platforms"
 ATTRIBUTE = "platform"
@@ -87,6 +87,10 @@ def _loader(name: str, load: Callable[[], object]) -> Callable[[], PlatformSpec[
             raise BadPlugin(f"cannot be loaded: {type(error).__name__}: {str(error)[:300]}") from error
         if not isinstance(spec, PlatformSpec):
             raise BadPlugin(f"has no `{ATTRIBUTE} = PlatformSpec(...)`")
+        if spec.contract != CONTRACT:
+            raise BadPlugin(
+                f"was written for version {spec.contract} of the platform contract; this is version {CONTRACT}"
+            )
         if spec.name != name:
             raise BadPlugin(f"calls itself {spec.name!r}, and is found as {name!r}")
         return spec

@@ -46,6 +46,7 @@ async def open_listener(
     if mode == "gateway":
         _open_key(services, current, home)
     services.store = store
+    services.look = health.look
     services.ready, services.status, services.metrics, services.lifetimes = (
         health.ready,
         health.status,

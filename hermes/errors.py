@@ -12,7 +12,8 @@ HermesError
 ├ PlatformError                         a messaging service; the supervisor of its account decides
 │ ├ PlatformUnavailable(retry_after_s)  reconnect with backoff
 │ │ ├ Unreachable(sent)                 no complete answer; `sent`: the request may have left
-│ │ └ WebSocketClosed(code, reason)     a WebSocket has ended
+│ │ ├ WebSocketClosed(code, reason)     a WebSocket has ended
+│ │ └ ConnectionEnded                   the one connection that everything goes over is gone: open another
 │ ├ PlatformConflict(retry_after_s)     somebody else receives with this token: slow, visible
 │ ├ PlatformRefused(reason)             bad token, missing permission: one attempt, then parked
 │ ├ PlatformProtocolError(sample)       what came is not the protocol: counted, quarantined, go on
@@ -126,11 +127,17 @@ class PlatformError(HermesError):
 
 
 class PlatformUnavailable(PlatformError):
-    """The service cannot be reached or does not serve now: try again, after `retry_after_s` if it said so."""
+    """The service cannot be reached or does not serve now: try again, after `retry_after_s` if it said so.
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    Args:
+        silent: the path of `Inbox.alive` that a proof of flow found to bring nothing: the account counts as deaf until that
+            path, or an event, is heard again.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, silent: str | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.silent = silent
 
 
 class Unreachable(PlatformUnavailable):
@@ -148,6 +155,13 @@ class WebSocketClosed(PlatformUnavailable):
         super().__init__(f"the WebSocket was closed ({code}{f': {reason[:200]}' if reason else ''})")
         self.code = code
         self.reason = reason[:200]
+
+
+class ConnectionEnded(PlatformUnavailable):
+    """The one connection over which a platform sends and receives is gone, with nothing of the request in it sent.
+
+    The core opens another at once, as its backoff allows, and does not try to receive through this one again.
+    """
 
 
 class PlatformConflict(PlatformError):

@@ -162,6 +162,7 @@ class Content:
         file: one file, or None.
         silent: no sound, no notification.
         final: what is shown is complete; False for a reply that is still being written.
+        failed: it says why there is no reply.
     """
 
     text: str = ""
@@ -170,6 +171,7 @@ class Content:
     file: OutboundFile | None = None
     silent: bool = False
     final: bool = True
+    failed: bool = False
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -189,6 +191,7 @@ class StoredContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     buttons: tuple[tuple[Button, ...], ...] = ()
     file: StoredFile | None = None
     silent: bool = False
+    failed: bool = False
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

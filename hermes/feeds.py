@@ -13,10 +13,12 @@ class Feeds:
 
     Attributes:
         left: attended events that were committed and that nobody waits for any more, until their row says so.
+        awaited: attended events of platforms that have not ended, and their mailboxes.
     """
 
     def __init__(self) -> None:
         self.left: set[str] = set()
+        self.awaited: dict[str, str] = {}
         self._feeds: dict[str, Feed] = {}
 
     def get(self, event_id: str) -> Feed | None:
@@ -77,12 +79,14 @@ class Feeds:
 
     def over(self, feed: Feed) -> None:
         """A turn is over: its feed stays for those who still read it."""
+        self.awaited.pop(feed.event_id, None)
         if not feed.readers:
             self.drop(feed)
 
     def tell(self, settled: Settled) -> None:
         """A row ended without a turn."""
         self.left.discard(settled.event_id)
+        self.awaited.pop(settled.event_id, None)
         feed = self._feeds.get(settled.event_id)
         if feed is not None:
             feed.push(Ended(settled.end))

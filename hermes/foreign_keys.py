@@ -20,12 +20,15 @@ TOP_LEVEL: Final[Mapping[str, str]] = MappingProxyType(
             "providers custom_providers credential_pool_strategies provider_routing group_sessions_per_user "
             "thread_sessions_per_user reset_triggers session_store_max_age_days unauthorized_dm_behavior "
             "filter_silence_narration quick_commands personalities platform_hints platform_toolsets toolsets timezone "
-            "prefill_messages_file gateway slack discord telegram mattermost matrix whatsapp stt tts voice human_delay "
+            "prefill_messages_file gateway mattermost matrix whatsapp stt tts voice human_delay "
             "approvals command_allowlist security privacy compression context context_file_max_chars prompt_caching "
             "memory skills curator delegation goals moa cron kanban web tools browser tool_loop_guardrails "
             "code_execution checkpoints mcp_servers mcp_discovery_timeout file_read_max_chars lsp plugins hooks "
             "hooks_auto_accept network secrets updates onboarding model_catalog auxiliary"
         ),
+        "slack": "platforms.slack",
+        "discord": "platforms.discord",
+        "telegram": "platforms.telegram",
         "fallback_providers": "model.fallback",
         "model_aliases": "model.aliases",
         "max_concurrent_sessions": "sessions.max_live",

@@ -14,6 +14,7 @@ from typing import Literal
 from hermes.agent.opening import open_model_door
 from hermes.agents import Agents
 from hermes.background import open_background
+from hermes.blobs import Blobs
 from hermes.capacity import fit
 from hermes.current import Current
 from hermes.doors import announce_start, log_start, mounted, open_listener
@@ -31,6 +32,7 @@ from hermes.settings import Config
 from hermes.stopping import Stop, StoppedInStart, open_signals
 from hermes.store import open_store
 from hermes.tools import open_builtin
+from hermes.toolset import combine
 
 log = get_log(__name__)
 
@@ -92,6 +94,7 @@ async def open_gateway(
     soft, _hard = raise_descriptor_limit()
     stop, current, home = Stop(), Current(config, options, lambda read: fit(read, soft)), Home(config.home)
     config = current.config
+    blobs = Blobs(home.blobs)
     services, health = Services(config=current), Health(current, stop, mode)
     async with (
         open_signals(stop, health, listen=mode == "gateway"),
@@ -104,13 +107,15 @@ async def open_gateway(
         open_listener(services, current, stop, home, store, health, mode) as server,
         open_model_door(config.model) as door,
         open_builtin(config, config.surroundings.terminal_env) as tools,
-        open_messaging(store, current, stop, services.hooks, mode=mode) as messaging,
+        open_messaging(store, current, stop, services.hooks, blobs, door, mode=mode) as messaging,
         open_sessions(
-            store, Agents(store, door, tools, current, health.turn_ended, messaging), lambda: current.config.sessions,
+            store,
+            Agents(store, door, combine(tools, messaging.tools()), current, health.turn_ended, messaging, blobs),
+            lambda: current.config.sessions,
             drain_by=lambda: stop.within(current.config.shutdown.drain_timeout_s), cut_by=lambda: stop.within(CUT_S),
             sweeps=mode == "gateway",
         ) as sessions,
-        open_background(current, store, door),
+        open_background(current, store, door, blobs),
     ):  # fmt: skip
         health.watch(store, server, sessions, door, messaging)
         messaging.attach(sessions)

@@ -184,6 +184,7 @@ class Generation:
         self._platform = platform
         self.leases.open = self.ending is None
         self._record.up(self._entered_at)
+        log.info("account.connected", account=self._plan.account, generation=self._record.generation)
         self._settled()
 
     async def _hold(self) -> Failure | None:
@@ -218,6 +219,8 @@ class Generation:
 
     def _can_stay(self, failure: Failure, history: History) -> bool:
         """Whether receiving alone is tried again, and the connection stays for those who send."""
+        if failure.over:
+            return False
         match failure.kind:
             case "conflict" | "limited" | "store":
                 return True
@@ -264,7 +267,7 @@ class Generation:
     # Around it.
 
     def _refuse(self, failure: Failure) -> None:
-        """Somebody who sends was told that the account itself is refused."""
+        """Somebody who sends was told that the account itself is refused, or that the connection is gone."""
         if self._failure is None:
             self._failure = failure
             self.leases.open = False
@@ -293,7 +296,9 @@ class Generation:
         if not opened and self._attempt.cancel_called:
             return self._opening_cut(error)
         if raised is not None:
-            log.warning("account.failed", account=account, error=error)
+            # of what a service can do, the reason that the supervisor logs is enough; of a bug, the place is needed
+            say = log.warning if raised.kind == "bug" else log.debug
+            say("account.failed", account=account, error=error)
             return raised
         return self._failure or Failure(kind="bug", reason="its platform ended the connection without an error")
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from hermes import __version__
-from hermes.accounts import all_required_work
+from hermes.account_metrics import account_readings
+from hermes.accounts import AccountStatus, all_required_work
 from hermes.current import Current
+from hermes.errors import StoreUnavailable
 from hermes.http.listener import Server
 from hermes.http.services import Json
 from hermes.instance import Instance
@@ -31,6 +33,7 @@ from hermes.observe.steps import SlowSteps
 from hermes.sessions import Sessions
 from hermes.stopping import Stop
 from hermes.store import Store
+from hermes.store.backlog import NOTHING, Backlog
 
 if TYPE_CHECKING:
     from hermes.agent.model import ModelDoor
@@ -66,6 +69,7 @@ class Health:
         self._sessions: Sessions | None = None
         self._door: ModelDoor | None = None
         self._messaging: Messaging | None = None
+        self._backlogs: Mapping[str, Backlog] = {}
         self._register(self.metrics)
 
     @property
@@ -105,6 +109,14 @@ class Health:
             "sessions": "draining" if self._stop.asked else "starting" if self._sessions is None else "ok",
         }
 
+    async def look(self) -> None:
+        """Read what waits at each account; what was read last stays where the store cannot be read now."""
+        if self._store is not None:
+            try:
+                self._backlogs = await self._store.accounts.backlogs()
+            except StoreUnavailable as error:
+                log.info("health.backlogs_unread", error=error)
+
     def ready(self) -> tuple[bool, Json]:
         """Whether turns are served now, and the report of `/ready`."""
         checks = self.checks()
@@ -130,8 +142,10 @@ class Health:
         works, report = self.ready()
         config = self._current.config
         primary = config.model.primary
+        waits = {account: _plain(self._backlogs.get(account, NOTHING)) for account in report["accounts"]}
         return {
             **report,
+            "accounts": {account: {**state, **(waits[account] or {})} for account, state in report["accounts"].items()},
             "ready": works,
             "mode": self._mode,
             "version": __version__,
@@ -176,9 +190,11 @@ class Health:
         """The live scope tree, read from trio itself."""
         return scope_tree()
 
+    def _accounts(self) -> tuple[AccountStatus, ...]:
+        return self._messaging.accounts() if self._messaging is not None else ()
+
     def _account_states(self) -> dict[str, float]:
-        found = self._messaging.accounts() if self._messaging is not None else ()
-        return {state: float(count) for state, count in Counter(each.state for each in found).items()}
+        return {state: float(count) for state, count in Counter(each.state for each in self._accounts()).items()}
 
     def _event_counts(self) -> dict[str, float]:
         return dict(self._messaging.counts()) if self._messaging is not None else {}
@@ -196,6 +212,8 @@ class Health:
         ):
             metrics.reading(f"hermes_{part}", f"{about}, as it counts itself.", _reader(read))
         metrics.reading("hermes_accounts", "Accounts by state.", self._account_states)
+        for name, what, numbers in account_readings(self._accounts, lambda: self._backlogs):
+            metrics.reading(f"hermes_account_{name}", what, numbers, label="account", counter=name == "restarts")
         metrics.reading("hermes_events", "What became of what was received.", self._event_counts, counter=True)
         metrics.reading(
             "hermes_slow_steps",

@@ -72,6 +72,11 @@ class Home:
         return self.logs / "hermes.log"
 
     @property
+    def blobs(self) -> Path:
+        """Files that people sent; made when there is the first."""
+        return self.path / "blobs"
+
+    @property
     def chat_history(self) -> Path:
         """What was written in `hermes chat`, for its editor."""
         return self.path / "chat_history"

@@ -1,5 +1,7 @@
 """Webhooks: the paths that platforms have mounted on the one listener, and the handlers that run for them.
 
+An account's own paths are `/hooks/ACCOUNT/NAME`; `/hooks/ROUTE` belongs to whoever serves it first.
+
 The gateway's key does not open them and is not asked for: a handler knows its service by a secret of its own.
 """
 
@@ -12,11 +14,12 @@ from dataclasses import dataclass, field
 
 import trio
 
-from hermes.errors import RequestError
+from hermes.errors import PlatformConflict, RequestError
 from hermes.platform import RouteHandler, WebRequest, WebResponse
 
 FINISH_S = 5.0  # for handlers that run when their route is left
 MAX_RUNNING = 100  # handlers of one route at once
+RETRY_S = 5.0  # until somebody looks again whether a path of the gateway is free
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -26,6 +29,7 @@ class Mounted:
 
     handler: RouteHandler
     max_body_bytes: int
+    owner: str = ""
     running: set[trio.CancelScope] = field(default_factory=set)
     ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
@@ -68,7 +72,7 @@ class Hooks:
         self._mounted: dict[tuple[str, str], Mounted] = {}
 
     def find(self, account: str, name: str) -> Mounted:
-        """The route. Raises RequestError 404."""
+        """The route; a path of the gateway has no account. Raises RequestError 404."""
         found = self._mounted.get((account, name))
         if found is None:
             raise RequestError(404, "there is no such route", code="not_found")
@@ -84,11 +88,16 @@ class Hooks:
 
         Lifetime: exit = its handlers have ended.
         """
-        if not _NAME.match(name) or (account, name) in self._mounted:
+        if not _NAME.match(name) or (account and (account, name) in self._mounted):
             raise ValueError(f"{name!r} is no name for a route, or is mounted already")
+        if (other := self._mounted.get((account, name))) is not None:
+            words = (
+                f"the account {other.owner} serves the route /hooks/{name} already; give one of the two another name"
+            )
+            raise PlatformConflict(words, retry_after_s=RETRY_S)
         self._mounted[account, name] = mounted
         try:
-            yield f"/hooks/{account}/{name}"
+            yield f"/hooks/{account}/{name}" if account else f"/hooks/{name}"
         finally:
             del self._mounted[account, name]
             await mounted.finish()  # noqa: ASYNC102 - shielded and bounded inside
@@ -105,7 +114,13 @@ class AccountRoutes:
         self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
     ) -> AbstractAsyncContextManager[str]:
         """Serve a path while inside; yields it."""
-        return self._hooks.mount(self._account, name, Mounted(handler, max_body_bytes))
+        return self._hooks.mount(self._account, name, Mounted(handler, max_body_bytes, self._account))
+
+    def serve(
+        self, route: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
+    ) -> AbstractAsyncContextManager[str]:
+        """Serve a path of the gateway while inside; yields it."""
+        return self._hooks.mount("", route, Mounted(handler, max_body_bytes, self._account))
 
 
 def _not_now() -> RequestError:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from hermes.commands import COMMANDS
-from hermes.errors import PlatformRefused
+from hermes.errors import PlatformRefused, SendRejected
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
-from hermes.platform import AccountMemory, Host, RouteHandler, Routes
+from hermes.platform import AccountMemory, Address, Host, Outbox, RouteHandler, Routes
 from hermes.settings import Config
 from hermes.store import Store
 from hermes.token_lock import open_token_lock, token_hash
@@ -71,11 +71,23 @@ class NoRoutes:
         """Raises PlatformRefused."""
         raise PlatformRefused(f"there is no listener for the webhook {name} ({max_body_bytes} bytes)")
 
+    serve = mount
 
-def _host(account: str, network: Network, tls: ssl.SSLContext, memory: AccountMemory, routes: Routes) -> Host:
+
+class NoOutbox:
+    """For a host without other accounts."""
+
+    async def post(self, to: Address, markdown: str, *, key: str) -> None:
+        """Raises SendRejected."""
+        raise SendRejected(f"nothing is sent from here to {to} ({len(markdown)} characters, {key})")
+
+
+def _host(
+    account: str, network: Network, tls: ssl.SSLContext, memory: AccountMemory, routes: Routes, outbox: Outbox
+) -> Host:
     net, websocket, streams = map(import_module, ("hermes.net", "hermes.net.websocket", "hermes.net.streams"))
     return Host(
-        account=account, commands=COMMANDS, routes=routes, memory=memory, http=net.make_http_factory(network),
+        account=account, commands=COMMANDS, routes=routes, outbox=outbox, memory=memory, http=net.make_http_factory(network),
         websocket=websocket.make_websocket_factory(network), tcp=streams.make_stream_factory(network), tls=tls,
         clock=time.time,
     )  # fmt: skip
@@ -89,19 +101,22 @@ async def open_passing_host(account: str) -> AsyncIterator[Host]:
     """
     net = import_module("hermes.net")
     async with net.open_network() as network:
-        yield _host(account, network, await network.tls(), PassingMemory(), NoRoutes())
+        yield _host(account, network, await network.tls(), PassingMemory(), NoRoutes(), NoOutbox())
 
 
 class _Hosts:
     """Hosts over one network, which is opened when the first account needs it: most of its cost is loading the library."""
 
-    def __init__(self, nursery: trio.Nursery, store: Store, hooks: Hooks, config: Config) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, store: Store, hooks: Hooks, config: Config, outbox: Callable[[AccountPlan], Outbox]
+    ) -> None:
         state = config.surroundings.state_dir
         self._locks = state / "hermes" if state is not None else None
         self._home = config.home
         self._hooks = hooks
         self._nursery = nursery
         self._store = store
+        self._outbox = outbox
         self._network: Network | None = None
         self._opening = trio.Lock()
 
@@ -109,7 +124,7 @@ class _Hosts:
     async def open(self, plan: AccountPlan) -> AsyncIterator[Host]:
         """A host for one connection, while this gateway is the only one of this user that uses the account's token."""
         async with AsyncExitStack() as stack:
-            if self._locks is not None:
+            if self._locks is not None and plan.spec.secrets:
                 kept = [getattr(plan.config, name) for name in plan.spec.secrets]
                 owner = f"the account {plan.account} of {self._home}"
                 await stack.enter_async_context(open_token_lock(self._locks, token_hash(plan.spec.name, kept), owner))
@@ -118,7 +133,7 @@ class _Hosts:
     async def _host(self, plan: AccountPlan) -> Host:
         network = await self._shared()
         memory, routes = StoredMemory(self._store, plan.account), self._hooks.of(plan.account)
-        return _host(plan.account, network, await network.tls(), memory, routes)
+        return _host(plan.account, network, await network.tls(), memory, routes, self._outbox(plan))
 
     async def _shared(self) -> Network:
         async with self._opening:
@@ -140,15 +155,18 @@ async def _keep_open(
 
 
 @asynccontextmanager
-async def open_hosts(store: Store, hooks: Hooks, config: Config) -> AsyncIterator[MakeHost]:
+async def open_hosts(
+    store: Store, hooks: Hooks, config: Config, outbox: Callable[[AccountPlan], Outbox] = lambda _plan: NoOutbox()
+) -> AsyncIterator[MakeHost]:
     """A maker of hosts for connections, which must all be left before this is.
 
     Args:
         hooks: where webhooks are mounted.
         config: whose home this is, and where the locks of tokens are.
+        outbox: an account's way to other accounts.
 
     Lifetime: exit = the network is closed.
     """
     async with trio.open_nursery() as nursery:
-        yield _Hosts(nursery, store, hooks, config).open
+        yield _Hosts(nursery, store, hooks, config, outbox).open
         nursery.cancel_scope.cancel("left")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from hermes.events import AttachmentRef, InboundEvent
+from hermes.attached import is_sound
+from hermes.events import MAX_ID, AttachmentRef, InboundEvent
 from hermes.intake import Payload
 from hermes.messages import Message, Text
 
@@ -16,6 +17,8 @@ MAX_TEXT = 200_000  # characters of one message; services allow far less
 MAX_NAME = 64
 MAX_QUOTED = 500
 MAX_FILES = 32
+MAX_REF = 4096
+NOT_HEARD = "; it was not transcribed, and nobody here has heard it"
 _FLAT = str.maketrans({"[": "(", "]": ")", "\n": " ", "\r": " ", "\t": " ", "\u2028": " ", "\u2029": " "})
 
 
@@ -45,23 +48,37 @@ def check_event(event: InboundEvent, account: str) -> None:
         raise BadEvent("its text cannot be encoded") from None
 
 
-def to_payload(event: InboundEvent, *, named: bool) -> Payload:
+def to_payload(event: InboundEvent, *, named: bool, hears: bool = False) -> Payload:
     """The durable content of a message.
 
     Args:
         event: of kind `message` or `edited`.
         named: several people speak in this conversation, so that the model must be told who this is.
+        hears: what is spoken will be put in words; otherwise the model is told that nobody has heard it.
     """
     lines: list[str] = []
     if event.quoted is not None and event.quoted.text:
         quoted = flat(event.quoted.text, MAX_QUOTED)
         whose = "your message" if event.quoted.ours else _whose(event.quoted.sender.name if event.quoted.sender else "")
         lines.append(f"[answers {whose}: {quoted}]")
-    lines += [f"[{describe_file(each)}]" for each in event.attachments[:MAX_FILES]]
+    lines += [
+        f"[{describe_file(each)}{'' if hears or not is_sound(each) else NOT_HEARD}]"
+        for each in event.attachments[:MAX_FILES]
+    ]
     if len(event.attachments) > MAX_FILES:
         lines.append(f"[and {len(event.attachments) - MAX_FILES} more files]")
     said = f"[{flat(event.sender.name, MAX_NAME) or 'somebody'}] {event.text}" if named else event.text
-    return Payload(messages=(Message(role="user", parts=(Text("\n".join((*lines, said)).rstrip()),)),))
+    return Payload(
+        messages=(Message(role="user", parts=(Text("\n".join((*lines, said)).rstrip()),)),),
+        attachments=tuple(each for each in event.attachments[:MAX_FILES] if len(each.ref) <= MAX_REF),
+        message_id=_shown_as(event),
+    )
+
+
+def _shown_as(event: InboundEvent) -> str | None:
+    """The message that a sign can be shown on."""
+    shown = event.reply.message_id if event.reply is not None else None
+    return shown if shown is not None and 0 < len(shown) <= MAX_ID else None
 
 
 def _whose(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from hermes.agent.calls import CallOptions
-from hermes.events import ReplyRef
+from hermes.events import AttachmentRef, ReplyRef
 from hermes.messages import Message, Usage
 
 Mode = Literal["attended", "detached", "job"]
@@ -52,6 +52,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         builtin_tools: whether Hermes' own tools are offered.
         options: sampling and form.
         response: for `/v1/responses`.
+        attachments: the files that came with it, as their sender describes them; they are fetched while the row waits.
+        message_id: the service's own id of the message, for signs that are shown on it.
     """
 
     messages: tuple[Message, ...]
@@ -61,6 +63,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     builtin_tools: bool = True
     options: CallOptions = CallOptions()
     response: ResponseRecord | None = None
+    attachments: tuple[AttachmentRef, ...] = ()
+    message_id: str | None = None
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +92,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
         busy: what to do when the session is in a turn.
         part_of: parts of one message share it: the id of an album, or `continues` for a text that is likely to go on.
         merge_window_s: how long more parts are waited for.
+        fetch_s: how long its files are waited for; 0 = none is to be fetched.
         prefix: the client's own history, which becomes the session's when the session is made by this event.
         ephemeral: the session serves this one request: nothing stays live and its rows are kept a day.
         existing: the session must exist already (404 otherwise), under `session_id` if that is given.
@@ -112,6 +117,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     busy: Busy = "queue"
     part_of: str | None = None
     merge_window_s: float = 0.0
+    fetch_s: float = 0.0
     prefix: tuple[Message, ...] = ()
     ephemeral: bool = False
     existing: bool = False

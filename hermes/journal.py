@@ -16,6 +16,12 @@ from hermes.store.rows import Claim
 from hermes.store.steps import JournalCall
 
 T = TypeVar("T")
+See = Callable[[Sequence[Message]], Awaitable[Sequence[Message]]]
+
+
+async def as_they_are(messages: Sequence[Message]) -> Sequence[Message]:
+    """Messages that a model sees as they are stored."""
+    return messages
 
 
 class TurnJournal:
@@ -25,13 +31,17 @@ class TurnJournal:
         claim: the turn.
         feed: what was told so far; for a detached run it is kept with the steps.
         changing: called when a call with side effects is about to run.
+        see: gives messages that steer the turn as the model is to see them.
     """
 
-    def __init__(self, claim: Claim, feed: Feed, store: Store, changing: Callable[[], None]) -> None:
+    def __init__(
+        self, claim: Claim, feed: Feed, store: Store, changing: Callable[[], None], see: See = as_they_are
+    ) -> None:
         self._claim = claim
         self._feed = feed
         self._store = store
         self._changing = changing
+        self._see = see
 
     async def open(self, number: int, message: Message, calls: Sequence[JournalCall]) -> tuple[Message, ...]:
         """Commit an assistant's message and its calls."""
@@ -55,9 +65,9 @@ class TurnJournal:
             lambda: self._store.steps.finish_call(turn_id, session_id, number, position, result), shield=True
         )
 
-    async def steered(self) -> tuple[Message, ...]:
+    async def steered(self) -> Sequence[Message]:
         """Take in what was said to steer this turn."""
-        return await self._patiently(lambda: self._store.turns.steer(self._claim))
+        return await self._see(await self._patiently(lambda: self._store.turns.steer(self._claim)))
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], *, shield: bool = False) -> T:
         while True:

@@ -25,6 +25,7 @@ from hermes.platform import (
     Content,
     Inbox,
     Platform,
+    ReadsBack,
     Receipt,
     ReplyRef,
 )
@@ -101,7 +102,7 @@ class LeasedPlatform:
     Args:
         platform: the connection.
         record: of its account.
-        refused: told when the service refuses the account itself.
+        refused: told when the service refuses the account itself, or the connection is gone.
     """
 
     def __init__(self, platform: Platform, record: AccountRecord, refused: Callable[[Failure], None]) -> None:
@@ -128,6 +129,11 @@ class LeasedPlatform:
         with _Noted(self._record, self._refused):
             return await self._platform.edit(receipt, content)
 
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+        """As the contract says, of a platform that reads back; what is read says nothing of sending."""
+        assert isinstance(self._platform, ReadsBack), "its capabilities say `finds`, and it has no such method"
+        return await self._platform.find(to, key=key, since=since)
+
     async def signal(self, to: Address, activity: Activity) -> None:
         """As the contract says; a sign that was or was not shown says nothing of sending."""
         await self._platform.signal(to, activity)
@@ -153,5 +159,5 @@ class _Noted:
             self._record.sent(now)
         elif isinstance(error, Exception):
             self._record.send_failed(words_of(error), now)
-            if (failure := classify(error)).kind == "refused":
+            if (failure := classify(error)).kind == "refused" or failure.over:
                 self._refused(failure)

@@ -1,6 +1,7 @@
-"""The side of the gateway that faces messaging services: accounts, delivery, commands, receiving, nested in this order.
+"""The side of the gateway that faces messaging services: accounts, delivery, fetching, commands, receiving, nested in this order.
 
-Left from the inside out: first nothing more is received, then commands end, then lanes send what they can, then accounts are left.
+Left from the inside out: first nothing more is received, then commands end, then nothing is fetched, then lanes send
+what they can, then accounts are left.
 Sessions are opened inside of all this; until they are there, and after they are gone, events are committed all the same.
 """
 
@@ -9,30 +10,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
+from hermes.agent.transcription import Recording, endpoint_of
+from hermes.blobs import Blobs
 from hermes.commanding import GatewayView, open_commanding
+from hermes.commands import as_typed
 from hermes.connections import Connections, open_connections
 from hermes.current import Current
-from hermes.delivery import MARK_ROOM, Delivery, LiveReply, open_delivery
-from hermes.errors import AccountDown
+from hermes.delivery import MARK_ROOM, Delivery, open_delivery
+from hermes.errors import AccountDown, ModelUnavailable, StoreUnavailable, ToolError
 from hermes.events import Address, StoredContent
+from hermes.fetching import open_fetching
+from hermes.filework import FileWork, Hear
+from hermes.forwarding import AccountOutbox
 from hermes.generation import AccountPlan
 from hermes.hooks import Hooks
 from hermes.hosting import open_hosts
+from hermes.outgoing import Outgoing, find_in
 from hermes.platform import Capabilities
-from hermes.reception import Reception
-from hermes.replies import Draw
+from hermes.reception import Reception, senses
+from hermes.replies import Buttons, Draw
 from hermes.sessions import Sessions
 from hermes.settings import Config
 from hermes.stopping import RESTART_CODE, Stop
 from hermes.store import Store
 from hermes.store.rows import Claim
+from hermes.tools.sending import sending_tools
+from hermes.toolset import Tool
 
-DRAW_S = 0.2
+if TYPE_CHECKING:
+    from hermes.agent.model import ModelDoor
 
 
 class Messaging:
@@ -41,23 +55,33 @@ class Messaging:
     Attributes:
         connections, delivery: None in a gateway that has no accounts by its mode.
         reception: what was received.
+        outgoing: sends files.
     """
 
     def __init__(self, current: Current) -> None:
         self.connections: Connections | None = None
         self.delivery: Delivery | None = None
         self.reception: Reception | None = None
+        self.outgoing: Outgoing | None = None
         self._current = current
         self._sessions: Sessions | None = None
         self._there = trio.Event()
 
-    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
+    def parts(self, address: Address, markdown: str, buttons: Buttons = ()) -> Sequence[StoredContent]:
         """A text as it will be sent to an address; as one plain part where its account is not configured any more."""
         try:
             can = self.capabilities(address.account)
         except AccountDown:
             return (StoredContent(text=markdown),)
-        return render_parts(markdown, can)
+        parts = render_parts(markdown, can)
+        if not (buttons and can.buttons and parts):
+            return parts
+        return (*parts[:-1], msgspec.structs.replace(parts[-1], buttons=buttons))
+
+    def typed(self, address: Address, text: str) -> str:
+        """Words of ours, with the commands that they name as people type them there."""
+        configured = self._current.config.platforms.get(address.account)
+        return text if configured is None else as_typed(text, configured.command_prefix)
 
     def wake(self, address: Address) -> None:
         """Something was committed for this address."""
@@ -73,10 +97,11 @@ class Messaging:
             return
         old = row.turn_id if claim.resumed else None
         async with (
-            self.delivery.open_typing(row.address),
             self.delivery.open_live(row.address, reply=row.reply, turn_id=claim.turn_id, resumes=old) as live,
+            self.delivery.open_typing(row.address),  # ends first: a request that hangs does not keep it
+            self.delivery.open_progress(live) as progress,
         ):
-            yield _Drawing(live)
+            yield progress
 
     def capabilities(self, account: str) -> Capabilities:
         """What an account's service can do, connected or not. Raises AccountDown for one that is not configured."""
@@ -101,6 +126,25 @@ class Messaging:
         """The sessions, if they are open."""
         return self._sessions
 
+    def wake_session(self, key: str) -> None:
+        """Something in this mailbox waits no more; while there are no sessions, their sweep finds it."""
+        if self._sessions is not None:
+            self._sessions.wake(key)
+
+    def tools(self) -> tuple[Tool, ...]:
+        """What conversations on messaging services are offered beside everything else."""
+        if self.outgoing is None or "sending" not in self._current.config.agent.tools:
+            return ()
+        return sending_tools(self._send_file)
+
+    async def _send_file(self, to: Address, path: str, caption: str) -> str:
+        assert self.outgoing is not None
+        try:
+            file, _ = await self.outgoing.send_one(to, path, caption)
+        except (AccountDown, StoreUnavailable) as error:
+            raise ToolError(f"it cannot be sent now: {error}") from None
+        return f"{file.name}, {file.size_bytes:,} bytes: sent; it arrives in its turn, also after an outage"
+
     def policy(self, account: str) -> AccessPolicy | None:
         """Who may speak at an account now; None for one that is not configured (any more)."""
         configured = self._current.config.platforms.get(account)
@@ -113,20 +157,6 @@ class Messaging:
     def counts(self) -> Counter[str]:
         """What became of how many events since the start."""
         return self.reception.counts if self.reception is not None else Counter()
-
-
-class _Drawing:
-    """Hands on what a reply is so far, now and then: joining it for each token would cost more than the tokens."""
-
-    def __init__(self, live: LiveReply) -> None:
-        self._live = live
-        self._next = trio.current_time()
-
-    def __call__(self, pieces: Sequence[str]) -> None:
-        now = trio.current_time()
-        if now >= self._next:
-            self._next = now + DRAW_S
-            self._live.update("".join(pieces))
 
 
 def render_parts(markdown: str, can: Capabilities) -> tuple[StoredContent, ...]:
@@ -144,14 +174,32 @@ def plans(config: Config) -> Mapping[str, AccountPlan]:
     }
 
 
+def _hearing(current: Current, door: ModelDoor) -> Hear:
+    """Puts recordings in words, as is configured at the time."""
+
+    async def hear(recording: Recording) -> str:
+        config = current.config
+        endpoint = endpoint_of(config)
+        if endpoint is None:
+            raise ModelUnavailable("no transcription model is configured")
+        chosen = config.transcription
+        return await door.transcribe(
+            replace(recording, language=chosen.language), endpoint=endpoint, timeout_s=chosen.timeout_s
+        )
+
+    return hear
+
+
 @asynccontextmanager
 async def open_messaging(
-    store: Store, current: Current, stop: Stop, hooks: Hooks, *, mode: str
+    store: Store, current: Current, stop: Stop, hooks: Hooks, blobs: Blobs, door: ModelDoor, *, mode: str
 ) -> AsyncIterator[Messaging]:
     """Connect the accounts, deliver, run commands, receive.
 
     Args:
         hooks: where webhooks are mounted.
+        blobs: where files are kept.
+        door: who puts recordings in words.
         mode: an `embedded` gateway touches no row of any account.
 
     Lifetime: enter = accounts connect beside, what an earlier process left is being delivered, and events are committed.
@@ -162,7 +210,7 @@ async def open_messaging(
         yield messaging
         return
     async with (
-        open_hosts(store, hooks, current.config) as hosts,
+        open_hosts(store, hooks, current.config, lambda plan: AccountOutbox(plan, store, messaging, current)) as hosts,
         open_connections(
             plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
             store_ready=store.database.wait_available,
@@ -171,8 +219,16 @@ async def open_messaging(
             store, lease=connections.lease, wait_connected=connections.connected, capabilities=messaging.capabilities,
             settings=lambda: current.config.delivery, render=render_parts,
             flush_by=lambda: stop.within(current.config.shutdown.flush_timeout_s),
-            accounts=lambda: current.config.platforms.keys(),
+            accounts=lambda: current.config.platforms.keys(), find_file=find_in(blobs),
         ) as delivery,
+        open_fetching(
+            store, blobs, lease=connections.lease, wait_connected=connections.connected,
+            settings=lambda: current.config.media, wake_session=messaging.wake_session,
+            work=FileWork(
+                blobs, lambda: senses(current.config), _hearing(current, door),
+                lambda: (current.config.workspace, current.config.home),
+            ),
+        ) as fetcher,
         open_commanding(
             store, messaging.sessions, messaging,
             GatewayView(
@@ -184,8 +240,15 @@ async def open_messaging(
     ):  # fmt: skip
         current.listen(lambda config: connections.apply(plans(config)))
         reception = Reception(
-            store, messaging.sessions_now, current, wake_lane=delivery.wake, wake_commands=commanding.wake
+            store,
+            messaging.sessions_now,
+            current,
+            wake_lane=delivery.wake,
+            wake_commands=commanding.wake,
+            wake_fetching=fetcher.wake,
+            accepted=delivery.accepted,
         )
         messaging.connections, messaging.delivery, messaging.reception = connections, delivery, reception
+        messaging.outgoing = Outgoing(blobs, delivery, current, messaging.capabilities, render_parts)
         async with connections.receiving(reception.inbox_for, reception.cursors_for):
             yield messaging

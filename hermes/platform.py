@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -21,10 +21,12 @@ from hermes.decode import Rule, choice, flag, seconds, secret, text, texts, url,
 from hermes.events import (
     Activity,
     Address,
+    AttachmentKind,
     AttachmentRef,
     Button,
     ChatKind,
     Content,
+    EventKind,
     InboundEvent,
     OutboundFile,
     Person,
@@ -32,12 +34,15 @@ from hermes.events import (
     Receipt,
     ReplyRef,
 )
+from hermes.routes import RouteHandler, Routes, WebRequest, WebResponse
 from hermes.settings import Secret
 
 __all__ = [
+    "CONTRACT",
     "AccountMemory",
     "Activity",
     "Address",
+    "AttachmentKind",
     "AttachmentRef",
     "Button",
     "ByteStream",
@@ -46,6 +51,7 @@ __all__ = [
     "CheckReport",
     "CommandSpec",
     "Content",
+    "EventKind",
     "Host",
     "HttpAnswer",
     "HttpClient",
@@ -53,10 +59,12 @@ __all__ = [
     "InboundEvent",
     "Inbox",
     "OutboundFile",
+    "Outbox",
     "Person",
     "Platform",
     "PlatformSpec",
     "Quoted",
+    "ReadsBack",
     "Receipt",
     "ReplyRef",
     "RouteHandler",
@@ -80,6 +88,9 @@ __all__ = [
     "word",
 ]
 
+CONTRACT: Final = 1
+"""The version of the contract; `docs/reference/platform-contract.md` says what may change within it."""
+
 C = TypeVar("C")
 ByteStream = AsyncIterator[bytes]
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -90,7 +101,7 @@ class Capabilities:
     """What a service can show and do.
 
     Args:
-        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`.
+        dialect: how text is marked up: `plain`, `telegram_html`, `discord`, `markdown`, `slack`, `irc`.
         max_text: length of one message at most, in `unit`s of the text as it is sent.
         unit: `utf16` code units, `codepoint`s, or UTF-8 `byte`s.
         max_caption: the same for the text beside a file.
@@ -102,9 +113,12 @@ class Capabilities:
         drafts: a reply can be shown while it is written, by edits or otherwise.
         deduplicates: the service drops a second `send` with the same key for at least five minutes.
         native_commands: commands are registered with the service, from `Host.commands`.
+        command_prefix: what people type before the name of a command, where their own program keeps the `/` for itself; an
+            account's setting of this name holds before it.
+        finds: the service can be asked whether it shows what an earlier `send` may have left: the platform is a `ReadsBack`.
     """
 
-    dialect: Literal["plain", "telegram_html", "discord", "markdown"] = "plain"
+    dialect: Literal["plain", "telegram_html", "discord", "markdown", "slack", "irc"] = "plain"
     max_text: int = 4096
     unit: Literal["utf16", "codepoint", "byte"] = "codepoint"
     max_caption: int = 1024
@@ -116,17 +130,22 @@ class Capabilities:
     drafts: bool = False
     deduplicates: bool = False
     native_commands: bool = False
+    finds: bool = False
+    command_prefix: str = "/"
 
 
 class Inbox(Protocol):
     """Where a platform puts what people did. Valid for one run of `receive`."""
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit events in this order and how far the account has read, in one transaction; repeats are absorbed.
 
         Args:
             events: what happened, oldest first; their addresses name this account.
             cursors: name (1 to 100 characters) -> value (at most 4,096 bytes); each is stored over the one before.
+
+        Returns: the `InboundEvent.key`s of those that are new and will be answered; the others were there before, are commands
+            or context, or come from somebody who may not speak.
 
         When it returns, the service may be told that everything was received. Cancellation: committed, or not at all;
         the service repeats it.
@@ -145,6 +164,14 @@ class Inbox(Protocol):
 
     def left(self, event_id: str) -> None:
         """Nobody waits any more for the attended event of this `InboundEvent.key`."""
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """Tell of something that cannot be read and was passed over: it is counted, and a bounded piece of it is logged.
+
+        Args:
+            because: what is wrong with it.
+            sample: what came, without secrets.
+        """
 
 
 class Platform(Protocol):
@@ -194,6 +221,26 @@ class Platform(Protocol):
         Raises, on entering or while it is read:
             SendRejected: it is gone, or larger than `max_bytes`.
             PlatformError: the connection itself.
+        """
+
+
+@runtime_checkable
+class ReadsBack(Protocol):
+    """What a platform is besides, if its capabilities say `finds`: it can look for what an earlier `send` may have left."""
+
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+        """Look for the message of a `send` whose outcome is not known. Shows and changes nothing.
+
+        Args:
+            to, key: of that `send`.
+            since: seconds since the epoch at which it began, the earliest if there were several.
+
+        Returns:
+            its receipt; None only if it is certain that nothing is or will be shown: then it is sent again, unmarked.
+
+        Raises:
+            SendUncertain: nobody can tell; it is treated like a service that cannot be asked.
+            PlatformError: the service cannot be asked now; it will be asked again.
         """
 
 
@@ -310,6 +357,9 @@ class WebSocket(Protocol):
     async def receive(self) -> str | bytes:
         """The next message. Raises WebSocketClosed with the code and reason that ended it."""
 
+    async def ping(self) -> None:
+        """Ask the peer for a sign of life and wait for it; without a bound of its own. Raises WebSocketClosed."""
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with this code, within a bound; afterwards it is closed whatever the peer does. Never raises."""
 
@@ -342,41 +392,6 @@ class StreamFactory(Protocol):
         """A connected stream; closed on exit. Raises Unreachable."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebRequest:
-    """What came in on a route: the body is whole and bounded; `headers` have lower-case names."""
-
-    method: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-    peer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebResponse:
-    """The answer to it."""
-
-    status: int = 200
-    body: bytes = b""
-    media_type: str = "text/plain; charset=utf-8"
-
-
-RouteHandler = Callable[[WebRequest], Awaitable[WebResponse]]
-
-
-class Routes(Protocol):
-    """Where webhooks come in: on the gateway's one listener."""
-
-    def mount(
-        self, name: str, handler: RouteHandler, *, max_body_bytes: int = 1_048_576
-    ) -> AbstractAsyncContextManager[str]:
-        """Serve POST and GET `/hooks/<account>/<name>` while inside; yields that path.
-
-        The handler must know its caller by a secret before it believes anything. Exit waits for handlers that run.
-        """
-
-
 class AccountMemory(Protocol):
     """A few values that an account keeps over restarts: at most 256 keys, of 100 characters; values of 4,096 bytes."""
 
@@ -387,6 +402,23 @@ class AccountMemory(Protocol):
         """Keep a value, committed on return; None forgets it."""
 
 
+class Outbox(Protocol):
+    """The way to other accounts, for a platform that has no chats of its own."""
+
+    async def post(self, to: Address, markdown: str, *, key: str) -> None:
+        """Have words shown at an address of any account of another platform, as a reply would be; committed on return.
+
+        Args:
+            to: where.
+            markdown: as the model wrote it.
+            key: the second call with one does nothing, for as long as what was sent is remembered (a week by default).
+
+        Raises:
+            SendRejected: the account is not configured, or is one of the caller's own platform.
+            PlatformUnavailable: nothing was committed; the same call may succeed later.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """All that a platform may touch.
@@ -395,6 +427,7 @@ class Host:
         account: our id in the configuration, the `account` of every Address.
         commands: what people may type, to be registered with services that have that.
         routes: for webhooks.
+        outbox: to the chats of other accounts.
         memory: for what must outlive a restart and is no cursor.
         http, websocket, tcp: the network.
         tls: for protocols that change to TLS on an open connection.
@@ -404,6 +437,7 @@ class Host:
     account: str
     commands: tuple[CommandSpec, ...]
     routes: Routes
+    outbox: Outbox
     memory: AccountMemory
     http: HttpFactory
     websocket: WebSocketFactory
@@ -432,11 +466,18 @@ class PlatformSpec(Generic[C]):
         name: 1 to 32 of `[a-z0-9_-]`; the value of `platform:` in the configuration.
         config: a frozen dataclass whose fields are made by `setting()`; the core reads it strictly.
         capabilities: what the service can do at most.
-        secrets: fields of `config` that hold the account's identity at the service: no two accounts may share one.
+        secrets: fields of `config` that hold the account's identity at the service: no two accounts may share one. Empty
+            where no secret is an identity; then nobody looks for twins.
         help: one paragraph: what the service is, and where its token comes from.
         open: enters one connection; see the module.
         check: asks the service who we are and what is missing, without sending anything.
         environment: environment variable -> field of `config` (or `allowed_users`): enough to configure an account alone.
+            A needed one ends in `_TOKEN`, `_ADDRESS` or `_SERVER`: where no such variable is set, platforms are not looked for.
+        manifest: for services that make an app from a description: what to paste there, as plain values, by the app's name and
+            the commands that people may type. `hermes NAME manifest` prints it.
+        access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose
+            every event was proven by a secret of the account may open itself here.
+        contract: the version of this contract that it was written for.
     """
 
     name: str
@@ -447,3 +488,6 @@ class PlatformSpec(Generic[C]):
     open: Callable[[C, Host], AbstractAsyncContextManager[Platform]]
     check: Callable[[C, Host], Awaitable[CheckReport]] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    manifest: Callable[[str, tuple[CommandSpec, ...]], Mapping[str, Any]] | None = None
+    access: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    contract: int = 1

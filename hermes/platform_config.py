@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,7 @@ from hermes.decode import (
     whole,
 )
 from hermes.discovery import BadPlugin, FoundPlatform
+from hermes.events import Address
 from hermes.platform import PlatformSpec
 from hermes.settings import Secret
 from hermes.variables import Variables
@@ -56,9 +57,21 @@ class AccountConfig:
     access: AccessPolicy
     required: bool = True
 
+    @property
+    def command_prefix(self) -> str:
+        """What people type before the name of a command: an own setting of the account, or what its service says."""
+        own = getattr(self.config, "command_prefix", None)
+        said: str = own if isinstance(own, str) and own else self.spec.capabilities.command_prefix
+        return said
+
 
 def read_accounts(
-    tree: object, variables: Variables, findings: Findings, find: Find, origins: dict[str, str]
+    tree: object,
+    variables: Variables,
+    findings: Findings,
+    find: Find,
+    origins: dict[str, str],
+    shared: Mapping[str, object] = MappingProxyType({}),
 ) -> Mapping[str, AccountConfig]:
     """Every account, of the file and of the environment.
 
@@ -71,6 +84,7 @@ def read_accounts(
         findings: collects mistakes.
         find: which platforms there are; asked only when something needs one.
         origins: told which account came from the environment.
+        shared: settings of accounts that leave them out, where their platform has them.
     """
     if tree is not None and (not isinstance(tree, Mapping) or len(tree) > MAX_ACCOUNTS):
         findings.wrong("platforms", f"must be a section of at most {MAX_ACCOUNTS} accounts, and is {kind_of(tree)}")
@@ -81,10 +95,15 @@ def read_accounts(
     _add_from_environment(sections, specs, known, variables, findings, origins)
     accounts: dict[str, AccountConfig] = {}
     for account, (path, spec) in specs.items():
-        found = _read_account(account, sections[account], path, spec, findings)
+        found = _read_account(account, sections[account], path, spec, findings, shared)
         if found is not None:
             accounts[account] = found
     _refuse_twins(accounts, findings)
+    for account, each in accounts.items():
+        for address in _addresses(each.config):
+            if address.account not in accounts:
+                words = f"names the address {address}, and there is no account {address.account}"
+                findings.warnings.append(f"platforms.{account}: {words}")
     return MappingProxyType(accounts)
 
 
@@ -154,7 +173,7 @@ def _add_from_environment(
             continue
         values = {key: (variable, variables.get(variable)) for variable, key in spec.environment.items()}
         given = {key: Expanded(value) for key, (_, value) in values.items() if value is not None}
-        if not used and not all(key in given for key in spec.secrets):
+        if not used and not (given and all(key in given for key in spec.secrets or _needed(spec))):
             continue
         written = sections.get(name) or {}
         sections[name] = {**given, **written}
@@ -163,18 +182,29 @@ def _add_from_environment(
             origins[f"platforms.{name}.{key}"] = variables.origin(values[key][0])
 
 
+def _needed(spec: PlatformSpec[Any]) -> list[str]:
+    """The settings without a default."""
+    return [each.name for each in fields(spec.config) if each.default is MISSING and each.default_factory is MISSING]
+
+
 def _read_account(
-    account: str, section: Mapping[str, Any], path: str, spec: PlatformSpec[Any], findings: Findings
+    account: str,
+    section: Mapping[str, Any],
+    path: str,
+    spec: PlatformSpec[Any],
+    findings: Findings,
+    shared: Mapping[str, object],
 ) -> AccountConfig | None:
     before = len(findings.problems)
-    own = {name: value for name, value in section.items() if name not in CORE_KEYS}
+    own = {each.name: shared[each.name] for each in fields(spec.config) if each.name in shared}
+    own |= {name: value for name, value in section.items() if name not in CORE_KEYS}
     rules = setting_rules(spec)
     values = read_keys(own, path, rules, findings, also=CORE_KEYS)
     for each in fields(spec.config):
-        if each.default is MISSING and each.default_factory is MISSING and each.name not in section:
+        if each.name in _needed(spec) and each.name not in section:
             findings.wrong(join(path, each.name), f"is missing: {each.metadata.get('about', 'it is needed')}")
     core = {name: section[name] for name in ("required", "enabled") if name in section}
-    access = read_access(section, path, findings)
+    access = read_access(section, path, findings, defaults=spec.access)
     required = read_keys(core, path, {"required": flag(), "enabled": flag()}, findings).get("required", True)
     if len(findings.problems) > before:
         return None
@@ -210,3 +240,15 @@ def _refuse_twins(accounts: Mapping[str, AccountConfig], findings: Findings) -> 
             first = seen.setdefault((found.spec.name, key, value), account)
             if first != account:
                 findings.wrong(f"platforms.{account}.{key}", f"is the same as that of the account {first}")
+
+
+def _addresses(value: object) -> Iterator[Address]:
+    """Where an account's settings send something, such as the routes of webhooks."""
+    if isinstance(value, Address):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _addresses(each)
+    elif is_dataclass(value):
+        for named in fields(value):
+            yield from _addresses(getattr(value, named.name))

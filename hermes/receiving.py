@@ -61,7 +61,7 @@ class RunInbox:
         self._record = record
         self._scope = scope
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """As the contract says.
 
         Raises:
@@ -72,8 +72,11 @@ class RunInbox:
             log.warning("account.stale_delivery", account=self._record.account, events=len(events))
             raise LeaseEnded(self._record.account)
         with self._waiting():
-            await self._inner.deliver(*events, cursors=cursors)
+            fresh = await self._inner.deliver(*events, cursors=cursors)
         self._heard("deliver")
+        if events and not self.over:
+            self._record.brought()
+        return fresh
 
     def alive(self, path: str, *, next_within_s: float) -> None:
         """As the contract says. Raises ValueError for more than it allows."""
@@ -91,6 +94,13 @@ class RunInbox:
             self._record.stale += 1
             return
         self._inner.left(event_id)
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """As the contract says."""
+        if self.over:
+            self._record.stale += 1
+            return
+        self._inner.quarantine(because, sample)
 
     def _heard(self, path: str) -> None:
         if not self.over:

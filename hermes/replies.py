@@ -5,27 +5,47 @@ Every final state but `context` and `command` shows itself to the person who wro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from hermes.events import Address, StoredContent
+from hermes.events import Address, Button, StoredContent
 from hermes.intake import Failure, TurnEnd
 
 if TYPE_CHECKING:
     from hermes.store.rows import Claim
 
-Draw = Callable[[Sequence[str]], None]  # the pieces of the reply so far
 
+Buttons = tuple[tuple[Button, ...], ...]
 NOT_ALLOWED = "You may not talk to me any more."
 _RETRY = "Send it again, or /retry."
+
+
+class Draw(Protocol):
+    """What a turn at work tells of itself."""
+
+    def words(self, pieces: Sequence[str]) -> None:
+        """The reply is these pieces so far; they may grow before the next call."""
+        ...
+
+    def began(self, call_id: str, tool: str) -> None:
+        """A tool began to run."""
+        ...
+
+    def ended(self, call_id: str) -> None:
+        """It ended."""
+        ...
 
 
 class Replies(Protocol):
     """How a turn's end reaches the person who wrote."""
 
-    def parts(self, address: Address, markdown: str) -> Sequence[StoredContent]:
-        """A text as it will be sent there: rendered, each part short enough."""
+    def parts(self, address: Address, markdown: str, buttons: Buttons = ()) -> Sequence[StoredContent]:
+        """A text as it will be sent there: rendered, each part short enough; buttons below the last, where there are such."""
+        ...
+
+    def typed(self, address: Address, text: str) -> str:
+        """Words of ours, with the commands that they name as people type them there."""
         ...
 
     def wake(self, address: Address) -> None:
@@ -43,9 +63,13 @@ class Replies(Protocol):
 class NoReplies:
     """For a gateway without accounts."""
 
-    def parts(self, _address: Address, _markdown: str) -> Sequence[StoredContent]:
+    def parts(self, _address: Address, _markdown: str, _buttons: Buttons = ()) -> Sequence[StoredContent]:
         """Nothing: nobody is there."""
         return ()
+
+    def typed(self, _address: Address, text: str) -> str:
+        """The words as they are."""
+        return text
 
     def wake(self, _address: Address) -> None:
         """Nothing to wake."""
@@ -73,7 +97,9 @@ def reply_text(end: TurnEnd, rows: str) -> str:
 
 
 def failure_text(failure: Failure) -> str:
-    """Why there is no reply, for the person who waits for it."""
+    """Why there is no reply, for the person who waits for it; empty where nobody does, or can be reached, any more."""
+    if failure.code in ("client_left", "account_removed"):
+        return ""
     if failure.code == "turn_timeout":
         return f"This took longer than a turn may, and was ended. {_RETRY}"
     if failure.code == "quarantined":

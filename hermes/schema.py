@@ -10,6 +10,8 @@ from hermes import settings
 from hermes.decode import (
     Rule,
     choice,
+    flag,
+    folder,
     headers,
     host_name,
     origin,
@@ -54,6 +56,7 @@ MODEL: Final[Mapping[str, Rule]] = MappingProxyType(
         "connect_timeout_s": seconds(600),
         "max_output_bytes": whole(1024, 256 * MEBIBYTE),
         "context_tokens": whole(1024, 100_000_000).or_null(),
+        "vision": flag(),
     }
 )
 """How model clients live: the rest of `model:`."""
@@ -121,11 +124,36 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "at_hour": whole(0, 23),
             },
         ),
+        "media": (
+            settings.MediaConfig,
+            {
+                "max_inbound_bytes": whole(1024, 20_000_000),
+                "wait_s": seconds(HOUR, zero=True),
+                "save": flag(),
+                "max_outbound_bytes": whole(1024, 2_000_000_000),
+                "send_from": texts(folder(), 64),
+            },
+        ),
+        "transcription": (
+            settings.TranscriptionConfig,
+            {
+                "model": word(200).or_null(),
+                "base_url": MODEL_URL.or_null(),
+                "api_key": secret().or_null(),
+                "proxy": PROXY_URL.or_null(),
+                "language": word(16).or_null(),
+                "timeout_s": seconds(HOUR),
+            },
+        ),
         "delivery": (
             settings.DeliveryConfig,
             {
                 "ambiguous": choice("resend_marked", "hold"),
                 "edit_interval_s": seconds(HOUR),
+                "progress": choice("off", "line"),
+                "progress_after_s": seconds(DAY),
+                "progress_every_s": seconds(DAY),
+                "receipts": choice("off", "reaction"),
                 "expire_s": seconds(YEAR),
                 "backoff_base_s": seconds(HOUR),
                 "backoff_max_s": seconds(DAY),
@@ -140,7 +168,7 @@ SECTIONS: Final[Mapping[str, tuple[type[Any], Mapping[str, Rule]]]] = MappingPro
                 "healthy_after_s": seconds(DAY),
                 "open_timeout_s": seconds(HOUR),
                 "send_grace_s": seconds(HOUR, zero=True),
-                "quiet_s": seconds(7 * DAY),
+                "quiet_s": seconds(36_000),
                 "probe_s": seconds(7 * DAY),
             },
         ),

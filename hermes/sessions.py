@@ -7,9 +7,10 @@ ends in one step that sees no new wake. Rows are the truth; `wake` is a hint, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
@@ -28,6 +29,9 @@ from hermes.store.rows import Accepted, Claim, Next
 from hermes.turn import Turn
 
 log = get_log(__name__)
+
+T = TypeVar("T")
+Begin = Callable[[str, frozenset[str], bool], Awaitable[tuple[T, Next | None]]]
 
 WAKE_BATCH = 32  # mailboxes that one sweep wakes; the next sweep follows soon while there are more
 FULL_SWEEP_PAUSE_S = 1.0
@@ -115,19 +119,44 @@ class Sessions:
             self._live.wake(intake.session_key)
         return accepted
 
-    def delivered(self, rows: Sequence[Intake]) -> None:
-        """Rows that a messaging service brought were committed: look at their mailboxes."""
+    async def begin(self, key: str, commit: Begin[T]) -> T | None:
+        """Commit something and begin its turn in the same transaction, where its session has nothing else to do.
+
+        Args:
+            key: the mailbox.
+            commit: from the new turn's id, who has left, and whether the session has its history, to what was committed and begun.
+
+        Returns: what was committed; None if nothing was, because the session is busy, or as many turns run as may.
+        """
+        if not self._live.open or self._live.turning >= self._agents.max_turns:
+            return None
+        session = self._live.reserve(key)
+        if session is None:
+            return None
+        handed: Next | None = None
+        try:
+            done, handed = await commit(new_id("turn"), self._left(), session.remembers)
+        finally:
+            self._live.release(session, handed)
+        return done
+
+    def delivered(self, rows: Sequence[Intake], *, begun: bool = False) -> None:
+        """Rows that a messaging service brought were committed: look at their mailboxes, unless their turn has begun."""
         for intake in rows:
-            self._interrupt_for(intake)
-            self._live.wake(intake.session_key)
+            if intake.mode == "attended":
+                self._feeds.awaited[intake.event_id] = intake.session_key
+            if not begun:
+                self._interrupt_for(intake)
+                self._live.wake(intake.session_key)
 
     def left(self, event_id: str) -> None:
         """Nobody waits any more for the attended event of a platform: end its turn, or its row before it begins."""
         turn = next((each for each in self._live.turns() if each.claim.rows[-1].event_id == event_id), None)
         if turn is not None:
             turn.interrupt(Cut(reason="left"))
-        else:
+        elif (key := self._feeds.awaited.get(event_id)) is not None:  # one that has ended needs no end
             self._feeds.left.add(event_id)
+            self._live.wake(key)
 
     def wake(self, key: str) -> None:
         """Something may wait in this mailbox; a hint."""
@@ -340,12 +369,13 @@ class Sessions:
         self._live.becomes_idle(session)
         try:
             held_s, session.held_s = session.held_s, 0.0
-            with trio.move_on_after(held_s or self._settings().idle_ttl_s) as waiting:
-                while not session.woken:
+            with trio.move_on_after(held_s or self._settings().idle_ttl_s):
+                while session.reserved or not session.woken:
                     if not session.reserved and (session.evicting or not self._live.open):
                         return False
                     await session.lot.park()
-            while waiting.cancelled_caught and session.reserved:  # a door is about to hand something over
+            # A door is about to hand something over: a look into the mailbox now would begin a second turn beside it.
+            while session.reserved:
                 await session.lot.park()
             return session.woken or held_s > 0.0
         finally:

@@ -79,6 +79,7 @@ class ModelConfig:
         connect_timeout_s: TCP and TLS.
         max_output_bytes: a reply larger than this is cut and refused.
         context_tokens: the window, where known; None asks nothing.
+        vision: whether the model can see pictures; it is told of them in words otherwise.
     """
 
     primary: Endpoint = Endpoint(model="demo", api="demo", provider="demo", base_url="demo:")
@@ -93,6 +94,7 @@ class ModelConfig:
     connect_timeout_s: float = 10.0
     max_output_bytes: int = 4_194_304
     context_tokens: int | None = None
+    vision: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class HttpConfig:
     keepalive_s: float = 15.0
 
 
-TOOLSETS = ("terminal", "files")  # the built-in ones
+TOOLSETS = ("terminal", "files", "sending")  # the built-in ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,11 +177,54 @@ class SessionResetConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MediaConfig:
+    """`media:`: files that people send, and that are sent to them.
+
+    Args:
+        max_inbound_bytes: a larger one is not fetched.
+        wait_s: how long a message waits for its files at most; 0 = none is fetched.
+        save: files of people who have tools with side effects are put into the workspace.
+        max_outbound_bytes: a larger one is not sent; a service may allow less.
+        send_from: folders, beside the workspace, that files may be sent from.
+    """
+
+    max_inbound_bytes: int = 20_000_000
+    wait_s: float = 30.0
+    save: bool = True
+    max_outbound_bytes: int = 50_000_000
+    send_from: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptionConfig:
+    """`transcription:`: who puts speech in words.
+
+    Args:
+        model: the provider's name of the model; None = nobody does.
+        base_url: where the API begins, with its `/v1`; None = that of the primary model, with its key, proxy and headers.
+        api_key, proxy: for a `base_url` of its own.
+        language: what is spoken (ISO 639-1), where it is known.
+        timeout_s: how long one recording may take, on top of `media.wait_s`.
+    """
+
+    model: str | None = None
+    base_url: str | None = None
+    api_key: Secret | None = None
+    proxy: str | None = field(default=None, repr=False)  # may hold a user name and password
+    language: str | None = None
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryConfig:
     """`delivery:`: how replies reach a messaging service."""
 
     ambiguous: Literal["resend_marked", "hold"] = "resend_marked"
     edit_interval_s: float = 1.0
+    progress: Literal["off", "line"] = "off"
+    progress_after_s: float = 60.0
+    progress_every_s: float = 60.0
+    receipts: Literal["off", "reaction"] = "off"
     expire_s: float = 86_400.0
     backoff_base_s: float = 1.0
     backoff_max_s: float = 60.0
@@ -285,6 +330,8 @@ class Config:
     terminal: TerminalConfig = TerminalConfig()
     sessions: SessionsConfig = SessionsConfig()
     session_reset: SessionResetConfig = SessionResetConfig()
+    media: MediaConfig = MediaConfig()
+    transcription: TranscriptionConfig = TranscriptionConfig()
     delivery: DeliveryConfig = DeliveryConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     shutdown: ShutdownConfig = ShutdownConfig()

@@ -34,7 +34,7 @@ class _Busy(Exception):
     """Another one is between taking and describing a lock."""
 
 
-def token_hash(platform: str, secrets: Iterable[Secret]) -> str:
+def token_hash(platform: str, secrets: Iterable[Secret | str]) -> str:
     """A name for the identity that an account has at its service; the secrets cannot be found from it.
 
     Args:
@@ -43,7 +43,8 @@ def token_hash(platform: str, secrets: Iterable[Secret]) -> str:
     """
     digest = hashlib.sha256(platform.encode())
     for secret in secrets:
-        digest.update(b"\0" + hashlib.sha256(secret.reveal().encode("utf-8", "surrogatepass")).digest())
+        word = secret.reveal() if isinstance(secret, Secret) else secret
+        digest.update(b"\0" + hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest())
     return digest.hexdigest()
 
 

@@ -38,6 +38,8 @@ class Tool:
         parameters: a JSON schema of type object. It is copied, and the copy cannot be changed.
         read_only: it changes nothing anywhere. Only such tools are offered to callers who may not change anything, and
             only calls of other tools are recorded as started before they run, so that nothing is run twice.
+        for_chats: it is for conversations on messaging services: offered there to everybody who may speak, also where it is
+            not read-only, and nowhere else. It must do nothing but what whoever asks could see or do in that chat.
         run: does the work. It gets the arguments as JSON values, checks them, and returns the text for the model; it
             raises ToolError for what the model should know. Cancellation: it may be cancelled at any await, and must
             then leave nothing running.
@@ -51,6 +53,7 @@ class Tool:
     description: str
     parameters: Mapping[str, Any]
     read_only: bool
+    for_chats: bool = False
     run: Run = field(repr=False)
     definition: ToolDefinition = field(init=False, repr=False, compare=False)
 
@@ -64,14 +67,14 @@ class Tool:
         object.__setattr__(self, "definition", definition)
 
 
-def tool(*, read_only: bool) -> Callable[[Callable[..., Awaitable[str]]], Tool]:
+def tool(*, read_only: bool, for_chats: bool = False) -> Callable[[Callable[..., Awaitable[str]]], Tool]:
     """Make a Tool of `async def name(context: TurnContext, a: str, b: int = 1) -> str`.
 
     The description is the docstring's first paragraph, each argument's is in its section `Args:`. What the model sends
     is checked strictly against the signature: types, bounds, names it does not have, values that are missing.
 
     Args:
-        read_only: see Tool.
+        read_only, for_chats: see Tool.
 
     Raises:
         TypeError: the function cannot be a tool; the message says why.
@@ -90,6 +93,7 @@ def tool(*, read_only: bool) -> Callable[[Callable[..., Awaitable[str]]], Tool]:
             description=signature.description,
             parameters=signature.parameters,
             read_only=read_only,
+            for_chats=for_chats,
             run=run,
         )
 
@@ -150,9 +154,9 @@ def combine(*groups: Iterable[Tool], on_conflict: OnConflict = refuse_conflict) 
     return tuple(chosen.values())
 
 
-def resolve(tools: Iterable[Tool], *, may_change: bool) -> tuple[Tool, ...]:
-    """What is offered to a caller: everything, or only what changes nothing."""
-    return tuple(one for one in tools if one.read_only or may_change)
+def resolve(tools: Iterable[Tool], *, may_change: bool, in_chat: bool = False) -> tuple[Tool, ...]:
+    """What is offered to a caller: everything, or only what changes nothing; what is for chats only there, but to all."""
+    return tuple(one for one in tools if (in_chat if one.for_chats else one.read_only or may_change))
 
 
 ErrorKind = Literal["arguments", "failed", "denied", "timeout", "internal"]
@@ -190,7 +194,7 @@ async def run_tool(
     """
     await trio.lowlevel.checkpoint()
     try:
-        if not (tool.read_only or context.may_change):
+        if not (tool.read_only or tool.for_chats or context.may_change):
             raise ToolDenied(f"{tool.name} changes things, and this caller may not")
         text = await tool.run(context, parse_arguments(arguments_json))
         if not isinstance(text, str):

@@ -20,8 +20,8 @@ from hermes.ending import Cut, decide
 from hermes.errors import HermesError, StoreError, StoreUnavailable, leaves
 from hermes.failures import describe
 from hermes.feed import Feed
-from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolStarted, TurnEnd, TurnEvent
-from hermes.journal import TurnJournal, events_to_keep
+from hermes.intake import CallEvent, Ended, Failure, StepEvent, TextEvent, ToolFinished, ToolStarted, TurnEnd, TurnEvent
+from hermes.journal import See, TurnJournal, as_they_are, events_to_keep
 from hermes.messages import Message, Usage
 from hermes.observe.logs import get_log
 from hermes.replies import Draw, Replies, reply_text
@@ -78,6 +78,7 @@ class Turn:
         store: Store,
         timeout_s: float,
         replies: Replies,
+        see: See = as_they_are,
     ) -> TurnEnd:
         """Run the loop and commit how it ended.
 
@@ -87,12 +88,13 @@ class Turn:
             door, store: where models are asked and where the turn is.
             timeout_s: seconds it may take, from here to its last word.
             replies: how a person on a messaging service hears of its end.
+            see: gives messages that steer it as the model is to see them.
 
         Returns: the end as stored; the feed has it after the commit.
 
         Cancellation: a cancel of the process is written as `draining` before it goes on outwards.
         """
-        journal = TurnJournal(self.claim, self.feed, store, self._changing)
+        journal = TurnJournal(self.claim, self.feed, store, self._changing, see)
         ended: LoopEnd | None = None
         failure: Failure | None = None
         history: History | None = None
@@ -124,11 +126,15 @@ class Turn:
             self._shown.append(event.text)
             self._touched = True
             if self._draw is not None:
-                self._draw(self._shown)
+                self._draw.words(self._shown)
         elif isinstance(event, CallEvent):
             self._touched = True
         elif isinstance(event, (StepEvent, ToolStarted)):
             self._shown.clear()
+            if isinstance(event, ToolStarted) and self._draw is not None:
+                self._draw.began(event.call_id, event.name)
+        elif isinstance(event, ToolFinished) and self._draw is not None:
+            self._draw.ended(event.call_id)
         self.feed.push(event)
 
     def _spend(self, usage: Usage) -> None:
@@ -186,7 +192,13 @@ def _with_reply(how: Finish, replies: Replies) -> Finish:
     """The end with what the person reads of it, where it is delivered and not fetched."""
     address = how.claim.rows[-1].address
     text = reply_text(how.end, how.rows) if address is not None else ""
-    return replace(how, reply=tuple(replies.parts(address, text))) if address is not None and text else how
+    if address is None or not text:
+        return how
+    done = how.end.state == "done"
+    parts = replies.parts(address, text if done else replies.typed(address, text))
+    if not done:
+        parts = [msgspec.structs.replace(each, failed=True) for each in parts]
+    return replace(how, reply=tuple(parts))
 
 
 def _unwritten(claim: Claim) -> TurnEnd:

@@ -47,9 +47,9 @@ class Variables:
         """Whether a name that has a value begins so."""
         return any(name.startswith(beginning) and self.get(name) for name in {**self._dotenv, **self._environ})
 
-    def any_ends_with(self, ending: str) -> bool:
-        """Whether a name that has a value ends so."""
-        return any(name.endswith(ending) and self.get(name) for name in {**self._dotenv, **self._environ})
+    def any_ends_with(self, endings: tuple[str, ...]) -> bool:
+        """Whether a name that has a value ends in one of these."""
+        return any(name.endswith(endings) and self.get(name) for name in {**self._dotenv, **self._environ})
 
     def origin(self, name: str) -> str:
         """Where the value is from, for people."""

@@ -30,7 +30,9 @@ BOUNDARIES = {
     ("hermes/discovery.py", "_loader.checked"): "plugin hook",
     ("hermes/delivery/lane.py", "Lane._attempt"): "plugin hook",
     ("hermes/delivery/live.py", "LiveReply._show"): "plugin hook",
+    ("hermes/delivery/receipts.py", "Receipts._one"): "plugin hook",
     ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
+    ("hermes/fetching.py", "Fetcher._store_bytes"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",
@@ -42,7 +44,7 @@ BOUNDARIES = {
 # Library -> the only places that may import it while running (an import for types alone binds nothing).
 DOORS = {
     "aiosqlite": ("hermes/store/connection.py",),
-    "sqlite3": ("hermes/store/",),
+    "sqlite3": ("hermes/store/", "hermes/testing/messaging_process.py"),
     "httpx2": ("hermes/net/", "hermes/testing/"),
     "httpcore2": ("hermes/net/", "hermes/testing/"),
     "trio_websocket": ("hermes/net/", "hermes/testing/"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import trio
 
+from hermes.agent.transcription import Form
 from hermes.loading import loading
 from hermes.net import (
     HTTP_ERRORS,
@@ -96,12 +97,12 @@ class ModelClient:
         self._options: dict[str, Any] = {} if key.api_key else {"headers": {"Authorization": openai.Omit()}}
 
     @asynccontextmanager
-    async def post(self, path: str, body: bytes) -> AsyncIterator[httpx2.Response]:
+    async def post(self, path: str, body: bytes | Form) -> AsyncIterator[httpx2.Response]:
         """Send one request and hand out its answer, unread; leaving closes the response.
 
         Args:
             path: below the base URL, such as `/chat/completions`.
-            body: the JSON to send.
+            body: the JSON to send, or a form.
 
         Raises:
             CallFailed: an error status (the body of the answer has been read, bounded), or no answer; in the body of
@@ -109,13 +110,17 @@ class ModelClient:
 
         Cancellation: closes this request's connection and no other.
         """
+        options, sent = self._options, dict[str, Any](content=body)
+        if isinstance(body, Form):
+            options = {"headers": {**options.get("headers", {}), "Content-Type": "multipart/form-data"}}
+            sent = {"body": dict(body.fields), "files": [("file", body.file)]}
         try:
             # Asked for as a response, the SDK hands it out unread and spares its own stream object (0.24 ms).
             response: httpx2.Response = await self.sdk.post(
                 self._base_url + path,
-                content=body,
+                **sent,
                 cast_to=HttpResponse,
-                options=cast("Any", self._options),
+                options=cast("Any", options),
                 stream=cast("Any", True),  # noqa: FBT003 - the cast is for the overloads
                 stream_cls=self._stream_class,
             )

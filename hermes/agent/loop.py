@@ -68,7 +68,7 @@ class Journal(Protocol):
         """Commit a result; what has happened is recorded even while the turn is being cut."""
         ...
 
-    async def steered(self) -> tuple[Message, ...]:
+    async def steered(self) -> Sequence[Message]:
         """Take in what was said to steer the turn, committed."""
         ...
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from hermes.agent import demo
+from hermes.agent import demo, transcription
 from hermes.agent.calls import Deadlines, Delta, ModelReply, ModelRequest, OnDelta
 from hermes.agent.classify import Action, Failure, classify, error_of
-from hermes.agent.clients import CallFailed, ModelClients, open_model_clients
+from hermes.agent.clients import CallFailed, ModelClient, ModelClients, open_model_clients
 from hermes.agent.exchange import FAILURES, Exchange
 from hermes.agent.validate import check_history
 from hermes.agent.wire import Decoded
@@ -163,6 +163,51 @@ class ModelDoor:
             candidate = _choose(chain, candidate, failure.rule.action)
         assert worst is not None
         raise worst
+
+    async def transcribe(
+        self, recording: transcription.Recording, *, endpoint: Endpoint, timeout_s: float, attempts: int = 2
+    ) -> str:
+        """The words of a recording.
+
+        Args:
+            endpoint: who transcribes.
+            timeout_s: seconds for everything together, waiting for a client included.
+            attempts: requests at most; a failure that will not pass is not tried again.
+
+        Raises:
+            ModelUnavailable: it does not serve now, or not in time.
+            ModelRefused: the recording or the key is refused.
+            ContextOverflow: it is too large for the service.
+            ModelProtocolError: the answer is not the protocol.
+
+        Cancellation: closes the connection of the request that runs; no other call notices.
+        """
+        attempt, name, failure = 0, endpoint_name(endpoint), Failure("no_first_byte", "no words came in time")
+        with trio.move_on_after(timeout_s):
+            while True:
+                attempt += 1
+                try:
+                    return await self._transcribe_once(recording, endpoint)
+                except _Failed as exc:
+                    failure = exc.failure
+                log.warning("transcription %s: %s (attempt %d): %s", name, failure.kind, attempt, failure.detail[:300])
+                if attempt >= attempts or failure.rule.action in (Action.NEXT, Action.STOP):
+                    break
+                pause_s = self._rng.uniform(0.0, self._settings.backoff_base_s * 2.0**attempt)
+                await self._sleep(max(failure.retry_after_s or 0.0, pause_s))
+        raise error_of(failure, endpoint=name, attempts=attempt, passed_on=False)
+
+    async def _transcribe_once(self, recording: transcription.Recording, endpoint: Endpoint) -> str:
+        """One request. Raises _Failed."""
+        client: ModelClient | None = None
+        try:
+            async with self.clients.lease(endpoint) as client:
+                return await transcription.ask(client, endpoint, recording)
+        except FAILURES as exc:
+            failure = classify(exc)
+            if failure.rule.retires and client is not None:
+                self.clients.retire(client)
+            raise _Failed(_without_secrets(failure, endpoint)) from None
 
     def _chain(self, first: Endpoint) -> list[_Candidate]:
         """The endpoints in the order of this call: those that cool down come last, the soonest ready first."""

@@ -23,7 +23,7 @@ COMMANDS: Final = MappingProxyType(
         "stop": "ask the running gateway to stop, and wait until it has",
         "reload": "make the running gateway read its configuration again",
         "sessions": "list, show, export or delete conversations",
-        "platform": "list platforms, check an account at its service, try one again",
+        "platform": "list platforms, check or retry an account, print an app's manifest, begin a plugin",
         "pairing": "list, approve or revoke people who wrote without being let in",
         "outbox": "list, retry or drop what is to be delivered",
         "send": "have the running gateway send a text",
@@ -33,6 +33,8 @@ COMMANDS: Final = MappingProxyType(
     }
 )
 """Every subcommand, in the order of the help."""
+
+OF_PLATFORMS: Final = ("manifest",)  # `hermes slack manifest` is `hermes platform manifest slack`
 
 
 def build_parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         75 restart wanted, 78 configuration, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if len(words) > 1 and words[1] in OF_PLATFORMS and words[0] not in COMMANDS:
+        words[:2] = ["platform", words[1], words[0]]
     chosen = next((word for word in words if not word.startswith("-")), "")
     try:
         arguments = build_parser((chosen,)).parse_args(words)

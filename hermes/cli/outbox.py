@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, summary in (
         ("list", "what is on its way, and what did not arrive"),
         ("retry", "send a part after all that did not arrive"),
-        ("drop", "give up a part that waits or is held"),
+        ("drop", "give up a part that waits or is held, forget one that was rejected"),
     ):
         action = actions.add_parser(name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
         if name == "list":
@@ -40,7 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     for part in answer["parts"]:
         why = f" ({in_words(part['reason'])})" if part.get("reason") else ""
         print(f"{part['key']}  {when(part['created_at'])}  {in_words(part['address'])}  {part['state']}{why}")
-        print(f"    {in_words(part['text'])}")
-    if not answer["parts"]:
+        print(f"    {_preview(part['text'])}")
+    if answer["parts"]:
+        print("`hermes outbox retry KEY` sends what was rejected or is held, `drop KEY` gives it up")
+    else:
         print("nothing is on its way, and everything has arrived")
     return DONE
+
+
+def _preview(text: str) -> str:
+    """A part's text on one line, without what a service reads as bold and the like."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())

@@ -1,4 +1,4 @@
-"""`hermes platform`: which platforms there are, what a service says of an account, and trying again."""
+"""`hermes platform`: which platforms there are, what a service says of an account, trying again, and a new plugin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hermes.cli import platform_new
 from hermes.cli.running import DONE, FAILED, add_home, add_json, ask, home_of, in_words, print_json, printable, run_trio
 from hermes.config import load, process_environment
 from hermes.errors import PlatformError
@@ -25,9 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("list", "say which platforms are installed, and what can be set of them"),
         ("check", "ask the service who an account is and what is missing, without sending anything"),
         ("retry", "make the running gateway try an account again now"),
+        ("manifest", "print the description from which a service makes an app"),
     ):
         action = actions.add_parser(name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
-        if name != "list":
+        if name == "manifest":
+            action.add_argument("platform", help="such as slack")
+            action.add_argument("--name", default="Hermes", help="what people see (default: Hermes)")
+        elif name != "list":
             action.add_argument("account", help="its id in the configuration")
         if name == "check":
             action.add_argument(
@@ -35,12 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         add_home(action)
         add_json(action)
+    summary = "write the skeleton of a plugin, with a test that passes"
+    action = actions.add_parser("new", help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False)
+    platform_new.add_arguments(action)
+    add_home(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List, check or retry."""
+    """List, check, retry or begin a new one."""
+    if arguments.action == "new":
+        return platform_new.run(arguments)
     if arguments.action == "list":
         return _list(arguments)
+    if arguments.action == "manifest":
+        return _manifest(arguments)
     return _check(arguments) if arguments.action == "check" else _retry(arguments)
 
 
@@ -75,6 +88,30 @@ def _list(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _manifest(arguments: argparse.Namespace) -> int:
+    from hermes.commands import COMMANDS
+    from hermes.discovery import BadPlugin, find_platforms
+
+    found = find_platforms(home_of(arguments).path).get(arguments.platform)
+    try:
+        spec = found.load() if found is not None else None
+    except BadPlugin as error:
+        print(f"hermes: {printable(arguments.platform)} {printable(str(error))}", file=sys.stderr)
+        return FAILED
+    if spec is None or spec.manifest is None:
+        what = "has no manifest" if spec is not None else "is not installed"
+        print(f"hermes: the platform {printable(arguments.platform)!r} {what}", file=sys.stderr)
+        return FAILED
+    made = spec.manifest(arguments.name, COMMANDS)
+    if arguments.json:
+        print_json(made)
+    else:
+        import yaml
+
+        print(yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120), end="")
+    return DONE
+
+
 def describe(spec: PlatformSpec[Any]) -> dict[str, Any]:
     """What a platform says of itself, for a list."""
     settings = [
@@ -95,6 +132,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if account is None:
         known = ", ".join(sorted(config.platforms)) or "none"
         print(f"hermes: there is no account {printable(arguments.account)!r} (there are: {known})", file=sys.stderr)
+        if not config.platforms:
+            print("hermes: `hermes platform list` says what can be written under `platforms:`", file=sys.stderr)
         return FAILED
     if account.spec.check is None:
         print(f"hermes: the platform {account.spec.name} has no check", file=sys.stderr)

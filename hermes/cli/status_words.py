@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hermes.account_words import describe_account, duration
+
+__all__ = ["describe", "duration"]
+
 Json = Mapping[str, Any]
 
 
@@ -19,6 +23,9 @@ def _lines(status: Json) -> Iterator[str]:
         head.append("inside `hermes chat`")
     if isinstance(status.get("uptime_s"), (int, float)):
         head.append(f"up {duration(status['uptime_s'])}")
+    accounts = [each for each in _part(status, "accounts").values() if isinstance(each, Mapping)]
+    if away := sum(each.get("state", "connected") != "connected" for each in accounts):
+        head.append(f"{away} of {len(accounts)} account{'s' * (len(accounts) != 1)} not connected")
     yield " · ".join(each for each in head if each)
     for address in _items(status, "listening"):
         yield f"serves    http://{address}"
@@ -29,7 +36,12 @@ def _lines(status: Json) -> Iterator[str]:
         if state != "ok":
             yield f"{name:9} {state}"
     for account, state in _part(status, "accounts").items():
-        yield f"account   {account}: {state.get('state', state) if isinstance(state, Mapping) else state}"
+        if not isinstance(state, Mapping):
+            yield f"account   {account}: {state}"
+            continue
+        first, *others = describe_account(state)
+        yield f"account   {account}: {first}"
+        yield from (f"          {line}" for line in others)
     sessions = _part(status, "sessions")
     if sessions:
         waiting = sessions.get("waiting", 0)
@@ -70,13 +82,3 @@ def _part(status: Json, name: str) -> Json:
 def _items(part: Json, name: str) -> list[Any]:
     found = part.get(name)
     return found if isinstance(found, list) else []
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that matter, such as `3 h 5 min`."""
-    whole = max(0, int(min(seconds, 1e12)))
-    for size, unit, smaller, small_unit in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {small_unit}" if rest else "")
-    return f"{whole} s"

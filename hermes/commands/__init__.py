@@ -47,6 +47,7 @@ FOR_ADMINS: Final = frozenset({"restart", "platform", "sethome"})  # unless an a
 MAX_TITLE: Final = 200
 
 _COMMAND: Final = re.compile(r"/([A-Za-z][A-Za-z0-9_-]{0,31})(?:@([A-Za-z0-9_.-]{1,100}))?(?:\s+(.*))?\Z", re.DOTALL)
+_TYPED: Final = re.compile(rf"(?<![\w/.:~-])/(?=(?:{'|'.join(sorted(SPECS, key=len, reverse=True))})\b)")
 _DASHES: Final = re.compile(r"(?<!\S)[\u2013\u2014](?=\w)")  # what a telephone makes of two hyphens before an option
 
 
@@ -108,3 +109,12 @@ def list_text(names: frozenset[str] | None = None) -> str:
 def unknown_text(command: Command) -> str:
     """What is said to a command that is none of ours."""
     return f"There is no command `/{command.name}`. /help lists them. (It was not passed on.)"
+
+
+def as_typed(text: str, prefix: str) -> str:
+    """Words of ours, with the commands that they name as people type them at a service.
+
+    Args:
+        prefix: what stands before a command's name there.
+    """
+    return text if prefix == "/" else _TYPED.sub(lambda _: prefix, text)

@@ -136,13 +136,19 @@ async def _title(asked: Asked, services: Services) -> Result:
 
 async def _sessions(asked: Asked, services: Services) -> Result:
     rows = await services.conversations.own(asked.key, asked.row.principal, LISTED)
-    return Reply(texts.session_list(rows, asked.key))
+    return _listed(asked, rows)
+
+
+def _listed(asked: Asked, rows: Sequence[SessionRow]) -> Reply:
+    """The list, with buttons for who may press them; a press is a command of whoever presses."""
+    may = asked.policy.may_use(asked.person, "resume") == "yes"
+    return Reply(texts.session_list(rows, asked.key), buttons=texts.session_buttons(rows) if may else ())
 
 
 async def _resume(asked: Asked, services: Services) -> Result:
     rows = await services.conversations.own(asked.key, asked.row.principal, 1000)
     if not asked.arguments:
-        return Reply(texts.session_list(rows[:LISTED], asked.key))
+        return _listed(asked, rows[:LISTED])
     chosen = choose(rows, asked.arguments)
     if len(chosen) != 1:
         return Reply(texts.NOT_YOURS if not chosen else "Several are called so. Take its number in /sessions.")
@@ -183,7 +189,8 @@ async def _sethome(asked: Asked, services: Services) -> Result:
 
 
 async def _platforms(asked: Asked, services: Services) -> Result:
-    return Reply(texts.accounts_text(services.gateway.accounts(), details=asked.admin))
+    backlogs = await services.gateway.backlogs() if asked.admin else {}
+    return Reply(texts.accounts_text(services.gateway.accounts(), backlogs, details=asked.admin))
 
 
 async def _platform(asked: Asked, services: Services) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,16 +10,24 @@ from hermes.access import AccessPolicy
 from hermes.accounts import AccountStatus
 from hermes.commands import Command
 from hermes.events import Address
+from hermes.replies import Buttons
+from hermes.store.backlog import Backlog
 from hermes.store.conversations import Outcome
 from hermes.store.rows import InboxRow, SessionRow
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is answered, as markdown. `again`: the mailbox has something to do."""
+    """What is answered, as markdown.
+
+    Args:
+        again: the mailbox has something to do.
+        buttons: rows of them below the text, where the service has buttons; the text says all that is needed without them.
+    """
 
     text: str
     again: bool = False
+    buttons: Buttons = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,10 @@ class Gateway(Protocol):
 
     def accounts(self) -> Sequence[AccountStatus]:
         """How accounts do."""
+        ...
+
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        """What waits at accounts."""
         ...
 
     def retry_account(self, account: str) -> bool:

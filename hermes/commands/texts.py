@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
+from hermes.account_words import describe_account
 from hermes.accounts import AccountStatus
 from hermes.commands import MAX_TITLE, usage
+from hermes.events import Button
 from hermes.inbound import flat
+from hermes.store.backlog import NOTHING, Backlog
 from hermes.store.conversations import MAX_EXCHANGES, Outcome
 from hermes.store.rows import SessionRow
 
 SHOWN_WORDS: Final = 80
+MAX_BUTTONS: Final = 8
+MAX_LABEL: Final = 24  # characters; of more a telephone shows no more
+MAX_DATA: Final = 64  # bytes that a button carries
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$:/@=])")
 
 BUSY: Final = "I am still answering here, or a message waits. Let me finish, or say /stop first."
@@ -115,9 +122,25 @@ def session_list(rows: Sequence[SessionRow], key: str) -> str:
     for number, row in enumerate(rows, 1):
         here = " *(this one)*" if row.key == key and row.ended_at is None else ""
         name = plain(row.title) if row.title else "without a name"
-        turns = f"{row.turns} turn{'' if row.turns == 1 else 's'}"
-        lines.append(f"{number}. {name}{here}, {when(row.updated_at)}, {turns}")
+        lines.append(f"{number}. {name}{here}, {when(row.updated_at)}, {_turns(row)}")
     return "\n".join(lines) + "\n\n/resume and a number goes on with one."
+
+
+def _turns(session: SessionRow) -> str:
+    return f"{session.turns} turn{'' if session.turns == 1 else 's'}"
+
+
+def session_buttons(rows: Sequence[SessionRow]) -> tuple[tuple[Button, ...], ...]:
+    """For each of the first conversations of that list a button, numbered like it, two in a row.
+
+    It names the conversation by its id: what it means stays the same however the list has changed when somebody presses it.
+    """
+    found = [
+        Button(text=flat(f"{number}. {row.title or 'without a name'}", MAX_LABEL), data=f"/resume {row.id}")
+        for number, row in enumerate(rows[:MAX_BUTTONS], 1)
+    ]
+    fitting = [each for each in found if len(each.data.encode()) <= MAX_DATA]
+    return tuple(tuple(fitting[start : start + 2]) for start in range(0, len(fitting), 2))
 
 
 def when(at: float) -> str:
@@ -132,29 +155,24 @@ def described(session: SessionRow | None) -> str:
     name = f"{plain(session.title)}, " if session.title else ""
     tokens = session.input_tokens + session.output_tokens
     return (
-        f"Conversation: {name}{session.turns} turns, {session.messages} messages, {tokens:,} tokens, since"
+        f"Conversation: {name}{_turns(session)}, {session.messages} messages, {tokens:,} tokens, since"
         f" {when(session.created_at)}."
     )
 
 
-def accounts_text(accounts: Sequence[AccountStatus], *, details: bool) -> str:
+def accounts_text(accounts: Sequence[AccountStatus], backlogs: Mapping[str, Backlog], *, details: bool) -> str:
     """The answer to /platforms.
 
     Args:
-        details: with what is wrong, in the words of the services; for admins.
+        backlogs: what waits at them.
+        details: with what is wrong, in the words of the services, when they showed life, and what waits; for admins.
     """
     if not accounts:
         return "There are no accounts."
-    return "\n".join(
-        f"- {code(each.account)}: {plain(each.words if details else each.state, 300)}"
-        + (f", for {duration(each.since_s)}" if details else "")
-        for each in accounts
-    )
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words that fit."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    lines = []
+    for each in accounts:
+        told = {**asdict(each), **asdict(backlogs.get(each.account, NOTHING))}
+        first, *more = describe_account(told) if details else [str(each.state)]
+        lines.append(f"- {code(each.account)}: {plain(first, 400)}")
+        lines += [f"  - {plain(line, 400)}" for line in more]
+    return "\n".join(lines)

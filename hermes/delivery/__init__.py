@@ -17,6 +17,8 @@ from hermes.delivery.lane import Lane, Lease, Parts
 from hermes.delivery.lanes import Lanes, WaitConnected
 from hermes.delivery.limits import Limits
 from hermes.delivery.live import DraftTimes, LiveReply, Render
+from hermes.delivery.progress import Progress
+from hermes.delivery.receipts import Receipts
 from hermes.delivery.signs import Typing
 from hermes.errors import AccountDown
 from hermes.events import Address, ReplyRef, StoredContent, StoredFile
@@ -27,7 +29,7 @@ from hermes.store import Store
 from hermes.store.outbox import Added
 from hermes.store.outbox_upkeep import OutboxRecovered
 
-__all__ = ["MARK_ROOM", "Delivery", "DeliveryStatistics", "LiveReply", "open_delivery"]
+__all__ = ["MARK_ROOM", "Delivery", "DeliveryStatistics", "LiveReply", "Progress", "open_delivery"]
 
 log = get_log(__name__)
 
@@ -46,7 +48,7 @@ class Delivery:
 
     def __init__(
         self, nursery: trio.Nursery, store: Store, lanes: Lanes, parts: Parts, render: Render, times: DraftTimes,
-        recovered: OutboxRecovered,
+        recovered: OutboxRecovered, settings: Callable[[], DeliveryConfig], receipts: Receipts,
     ) -> None:  # fmt: skip
         self.recovered = recovered
         self._nursery = nursery
@@ -55,11 +57,18 @@ class Delivery:
         self._parts = parts
         self._render = render
         self._times = times
+        self._settings = settings
+        self._receipts = receipts
         self.shown = 0
 
     def wake(self, address: Address) -> None:
         """Something was committed for an address. A hint, synchronous; a sweep finds what nobody was woken for."""
         self._lanes.wake(address)
+        self._receipts.wake()  # what it answers has ended
+
+    def accepted(self) -> None:
+        """Messages were accepted, which wait now: they may get a sign of that. A hint, synchronous."""
+        self._receipts.wake()
 
     async def post(
         self, address: Address, parts: Sequence[StoredContent], *, reply: ReplyRef | None = None, source: str
@@ -115,6 +124,23 @@ class Delivery:
         finally:
             # Shielded and bounded inside.
             await live.close()  # noqa: ASYNC102
+
+    @asynccontextmanager
+    async def open_progress(self, live: LiveReply) -> AsyncIterator[Progress]:
+        """Say in a reply that is being written that it takes long, where `delivery.progress` asks for that.
+
+        Lifetime: exit = the line is written no more; it is taken back if the block did not end by itself, for then no reply may follow.
+        """
+        how = self._settings()
+        progress = Progress(live, how.progress_after_s if how.progress == "line" else None, how.progress_every_s)
+        self._nursery.start_soon(progress.run, name=f"progress {live.address}")
+        cut = True
+        try:
+            yield progress
+            cut = False
+        finally:
+            # Shielded and bounded inside.
+            await progress.close(cut=cut)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def open_typing(self, address: Address) -> AsyncIterator[None]:
@@ -205,12 +231,16 @@ async def open_delivery(
             settings=settings, accounts=accounts,
         )  # fmt: skip
         times = DraftTimes(lambda: settings().edit_interval_s)
-        delivery = Delivery(nursery, store, lanes, parts, render, times, recovered)
+        receipts = Receipts(nursery, parts, settings)
+        delivery = Delivery(nursery, store, lanes, parts, render, times, recovered, settings, receipts)
         nursery.start_soon(lanes.sweep)
         nursery.start_soon(lanes.keep_time)
         try:
+            await receipts.begin()
+            nursery.start_soon(receipts.run)
             yield delivery
             await lanes.flush(flush_by())
+            await receipts.close(flush_by())
         finally:
             lanes.open = False
             nursery.cancel_scope.cancel("delivery is over")

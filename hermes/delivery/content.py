@@ -28,14 +28,17 @@ def to_content(stored: StoredContent, find: FindFile, *, marked: bool, final: bo
     if marked:
         text = f"{_mark(stored.dialect)}\n{text}" if text else _mark(stored.dialect)
     return Content(
-        text=text, dialect=stored.dialect, buttons=stored.buttons, file=file, silent=stored.silent, final=final
-    )
+        text=text, dialect=stored.dialect, buttons=stored.buttons, file=file, silent=stored.silent, final=final,
+        failed=stored.failed,
+    )  # fmt: skip
 
 
 def _mark(dialect: str) -> str:
     match dialect:
         case "telegram_html":
             return f"<i>{MARK}</i>"
+        case "slack":
+            return f"_{MARK}_"
         case "markdown" | "discord":
             return f"*{MARK}*"
         case _:

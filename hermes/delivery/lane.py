@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
@@ -17,10 +17,18 @@ import trio
 from hermes.delivery.content import FindFile, to_content
 from hermes.delivery.limits import Limits
 from hermes.delivery.outcomes import judge, retry_after
-from hermes.errors import AccountDown, LeaseEnded, RateLimited, StoreUnavailable, leaves
-from hermes.events import Address
+from hermes.errors import (
+    AccountDown,
+    LeaseEnded,
+    RateLimited,
+    SendRejected,
+    SendUncertain,
+    StoreUnavailable,
+    leaves,
+)
+from hermes.events import Address, Receipt
 from hermes.observe.logs import get_log
-from hermes.platform import Capabilities, Platform
+from hermes.platform import Capabilities, Platform, ReadsBack
 from hermes.store import Store
 from hermes.store.outbox import Advance, Ended, Method, Part
 
@@ -129,16 +137,18 @@ class Lane:
         return None
 
     async def _attempt(self, platform: Platform, part: Part) -> Ended:
-        """Make the one request of an attempt. Returns what came of it."""
-        content = to_content(part.content, self._parts.find_file, marked=part.marked)
-        if content is None:
-            return Ended(part=part, how="rejected", reason="its file is not there any more")
-        self._begun = True
+        """Make the one request of an attempt, unless an earlier one is found to be shown. Returns what came of it."""
         try:
-            if part.receipt is not None:
-                receipt = await platform.edit(part.receipt, content)
-            else:
-                receipt = await platform.send(part.address, content, key=part.key, reply=part.reply)
+            receipt, part = await look_back(platform, part)
+            if receipt is None:
+                content = to_content(part.content, self._parts.find_file, marked=part.marked)
+                if content is None:
+                    return Ended(part=part, how="rejected", reason="its file is not there any more")
+                self._begun = True
+                if part.receipt is not None:
+                    receipt = await platform.edit(part.receipt, content)
+                else:
+                    receipt = await platform.send(part.address, content, key=part.key, reply=part.reply)
         except Exception as error:  # noqa: BLE001  # a plugin's hook
             return self._failed(part, error)
         self._parts.limits.succeeded(part.address)
@@ -166,8 +176,9 @@ class Lane:
     async def _advance(self) -> Advance:
         can = self._parts.capabilities(self.address.account)
         step = await self._parts.store.outbox.advance(
-            self.address, self._how(), deduplicates=can.deduplicates, edits=can.edits, methods=self._methods()
-        )
+            self.address, self._how(), deduplicates=can.deduplicates, edits=can.edits, methods=self._methods(),
+            finds=can.finds,
+        )  # fmt: skip
         self._settled(step.moved)
         for reason in step.held:
             log.warning("delivery.held", address=str(self.address), reason=reason)
@@ -201,6 +212,25 @@ class Lane:
                 await self._settle()
             except StoreUnavailable as error:
                 log.warning("delivery.not_written", address=str(self.address), error=error)
+
+
+async def look_back(platform: Platform, part: Part) -> tuple[Receipt | None, Part]:
+    """Ask the service for what is in doubt: the receipt of what it shows, or the part as it is to be sent now.
+
+    Raises:
+        SendRejected: nobody can tell, and what is in doubt is to be held.
+        PlatformError: it cannot be asked now.
+    """
+    if part.since is None:
+        return None, part
+    assert isinstance(platform, ReadsBack), "its capabilities say `finds`, and it has no such method"
+    try:
+        receipt = await platform.find(part.address, key=part.key, since=part.since)
+    except SendUncertain as error:
+        if part.hold:
+            raise SendRejected(f"the service cannot tell ({error})") from None
+        return None, replace(part, then_edit=False)
+    return receipt, part if receipt is not None else replace(part, marked=False, then_edit=False)
 
 
 async def patiently(store: Store, call: Callable[[], Awaitable[T]]) -> T:

@@ -87,6 +87,7 @@ class LiveReply:
         self._over = False
         self._quiet_until = trio.current_time() + times.interval_s()  # a quick reply is shown once, whole
         self._failures = 0
+        self._drew = trio.Event()  # set when something was drawn, and made anew
         self.ended = trio.Event()
 
     def update(self, text: str) -> None:
@@ -98,6 +99,17 @@ class LiveReply:
         self._text = text
         if text != self._drawn:
             self._wake.set()
+
+    async def settle(self, text: str, within_s: float) -> None:
+        """Have this text shown in place of what is, where anything is, before the reply is closed; shielded and bounded.
+
+        Args:
+            within_s: seconds that this may take.
+        """
+        self.update(text)
+        with trio.move_on_after(within_s, shield=True):
+            while self._rows and self._drawn != text and not self._over and not self.ended.is_set():
+                await self._drew.wait()
 
     async def close(self) -> None:
         """Stop drawing: what is being edited is left, what is being sent for the first time is waited for, within a bound."""
@@ -119,10 +131,13 @@ class LiveReply:
                 while not self._over:
                     await self._until_due()
                     await self._draw()
+                    self._drew.set()
+                    self._drew = trio.Event()
         finally:
             # Shielded and bounded inside.
             await self._record_late()  # noqa: ASYNC102
             self.ended.set()
+            self._drew.set()
 
     async def _take_over(self, dead: str) -> None:
         store = self._parts.store
@@ -161,6 +176,8 @@ class LiveReply:
                     await self._open(contents[number], first=number == 0)
                 if not self._over:
                     await self._show(platform, number, contents[number])
+            if [each.content for each in self._rows] == list(contents):
+                self._drawn = text
         except (AccountDown, StoreUnavailable, LeaseEnded):  # a row that is in doubt is written down as such by then
             self._be_quiet(None)
 

@@ -15,6 +15,10 @@ from hermes.store import Store
 Json = Mapping[str, Any]
 
 
+async def _nothing() -> None:
+    """Nothing is to be read."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Services:
     """The gateway's parts as the routes see them; the gateway sets and clears each as its scope is entered and left.
@@ -25,6 +29,7 @@ class Services:
         new_key: the key, if it was made at this start and should be shown.
         store: the database.
         sessions: the live sessions, while turns may be asked for.
+        look: reads what `metrics` and `status` show and only the database knows; asked before each of them.
         ready: (works, report): whether the gateway can serve, and the report that `/ready` shows; details only for those
             who may see them.
         metrics: Prometheus text.
@@ -40,6 +45,7 @@ class Services:
     new_key: str | None = None
     store: Store | None = None
     sessions: Sessions | None = None
+    look: Callable[[], Awaitable[None]] = _nothing
     ready: Callable[[], tuple[bool, Json]] = lambda: (False, {"status": "starting"})
     metrics: Callable[[], str] = lambda: ""
     lifetimes: Callable[[], Json] = dict

@@ -65,7 +65,7 @@ def make_websocket_factory(network: Network, *, close_s: float = CLOSE_S) -> Web
                     try:
                         yield socket
                     finally:
-                        await socket.close()
+                        await socket.close()  # noqa: ASYNC102  # shielded and bounded inside
                 finally:
                     reading.scope.cancel()
         finally:
@@ -207,6 +207,15 @@ class _Socket:
         try:
             return await self._connection.get_message()
         except ConnectionClosed as exc:
+            raise self._ended() from exc
+
+    async def ping(self) -> None:
+        if self._closed is not None or self._connection.closed is not None:
+            await trio.lowlevel.checkpoint()
+            raise self._ended()
+        try:
+            await self._connection.ping()
+        except (ConnectionClosed, ProtocolError) as exc:
             raise self._ended() from exc
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

@@ -88,8 +88,14 @@ class Dialect:
         """A text that is sent as it is."""
         return Piece(text, size(text, self.unit))
 
-    def gap(self, before: Leaf, after: Leaf) -> Piece:
-        """What stands between two leaves: a blank line if the source had one there."""
+    def gap(self, before: Leaf, after: Leaf, shown: frozenset[Container]) -> Piece:  # noqa: ARG002
+        """What stands between two leaves: a blank line if the source had one there.
+
+        Args:
+            before: one.
+            after: the other, as it will be written.
+            shown: the items whose markers the same part has already.
+        """
         quoted = "> " * sum(
             one is other and one.kind == "quote"
             for one, other in zip(before.containers, after.containers, strict=False)
@@ -101,11 +107,24 @@ class Dialect:
         """A part of leaves, each with the gap before it and its text."""
         return "".join(gap + text for _, gap, text in written)
 
+    def bare(self, part: str) -> str:
+        """A part without what nobody sees of it even where nothing is marked."""
+        return part
+
     # prefixes
 
     def prefixes(self, leaf: Leaf, shown: frozenset[Container]) -> tuple[str, str]:
         """What the first line of a leaf begins with, and the others."""
-        first, rest = "", ""
+        columns = self._columns(leaf, shown)
+        return "".join(first for first, _ in columns), "".join(rest for _, rest in columns)
+
+    def prefix(self, leaf: Leaf, shown: frozenset[Container], count: int) -> str:
+        """What its lines but the first begin with by the outermost `count` containers."""
+        return "".join(rest for _, rest in self._columns(leaf, shown)[:count])
+
+    def _columns(self, leaf: Leaf, shown: frozenset[Container]) -> list[tuple[str, str]]:
+        """For each container what it adds to the first line and to the others: the outermost nothing, where it gets too much."""
+        found: list[tuple[str, str]] = []
         for index, each in enumerate(leaf.containers):
             if each.kind == "quote":
                 one = other = self.quote()
@@ -114,11 +133,13 @@ class Dialect:
                 other = " " * self.indent(each)
                 if index < leaf.fresh:
                     one = other = other if self.keeps_indent or each in shown else ""
-            first += one
-            rest += other
-        if leaf.containers and max(size(first, self.unit), size(rest, self.unit)) > self.room // 4:
-            return self.prefixes(replace(leaf, containers=leaf.containers[1:], fresh=max(leaf.fresh - 1, 0)), shown)
-        return first, rest
+            found.append((one, other))
+        for index in range(len(found)):
+            first, rest = ("".join(each) for each in zip(*found, strict=True))
+            if max(size(first, self.unit), size(rest, self.unit)) <= self.room // 4:
+                break
+            found[index] = ("", "")
+        return found
 
     def quote(self) -> str:
         """What each line of a quote begins with."""

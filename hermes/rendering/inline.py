@@ -65,15 +65,19 @@ def tidied(atoms: list[Atom]) -> tuple[Atom, ...]:
 
 def _share(atoms: list[Atom]) -> None:
     before: Marks = ()
-    for index, each in enumerate(atoms):
-        if not each.text.isspace():
-            before = each.marks
+    index = 0
+    while index < len(atoms):
+        if not atoms[index].text.isspace():
+            before = atoms[index].marks
+            index += 1
             continue
-        if each.marks == before and index + 1 < len(atoms) and atoms[index + 1].marks == before:
-            continue
-        after = next((other.marks for other in atoms[index + 1 : index + 3] if not other.text.isspace()), ())
-        if each.marks != (both := _common(before, after)):
-            atoms[index] = each._replace(marks=both)
+        begin = index
+        while index < len(atoms) and atoms[index].text.isspace():
+            index += 1
+        both = _common(before, atoms[index].marks if index < len(atoms) else ())
+        for at in range(begin, index):
+            if atoms[at].marks != both:
+                atoms[at] = atoms[at]._replace(marks=both)
 
 
 def _common(one: Marks, other: Marks) -> Marks:

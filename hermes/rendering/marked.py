@@ -1,7 +1,4 @@
-"""Markdown as output: the canonical kind, and Discord's, which is close to it. Pure.
-
-Discord reads by patterns, from the left, without CommonMark's rules (https://support.discord.com/hc/articles/210298617).
-"""
+"""Markdown as output: the canonical kind, and what others that are close to it share. Pure."""
 
 from __future__ import annotations
 
@@ -14,18 +11,22 @@ from hermes.rendering.dialect import Dialect, Piece
 from hermes.rendering.flanks import readable, touching
 from hermes.rendering.inline import tidied, words_in
 from hermes.rendering.leaves import Atom, Container, Leaf, Mark, Marks
-from hermes.rendering.tree import leaves_of, strong
-from hermes.rendering.units import Unit, width
+from hermes.rendering.tree import leaves_of
+from hermes.rendering.units import width
 
 _DELIMITERS = {"strong": "**", "em": "*", "s": "~~", "spoiler": "||"}
-_HIDDEN = "\u200b"  # a space of no width, between what Discord would read as one
-_TICKS = re.compile("`{3,}")
+HIDDEN = "\u200b"  # a space of no width, between what a service would read as one
+TICKS = re.compile("`{3,}")
 _LINE_START = re.compile(r"(?:#{1,6}|-#|[-+*=:]|[0-9]{1,9}[.)])(?=\s|$)|>|~~~|[-=:+][-=:|]")
 _CLOSING = re.compile(r"(?<!\S)#+(?=\s*$)")
-_SPECIAL = re.compile(r"[\\*_`~|\[\]<&]")
-# What Discord shows as more than its characters, and what a backslash would break.
-_KEPT = re.compile(r"https?://[^\s<>*`|\\]+|<(?:a?:\w+:|[@#][!&]?|t:-?)[0-9]+(?::\w)?>")
-_PING = re.compile(r"@(?=everyone|here)")
+SPECIAL = re.compile(r"[\\*_`~|\[\]<&]")
+# What is left of the marks, try by try, until what is written is read as what was meant.
+_PLAINER = (
+    {"strong", "em", "s", "spoiler", "code", "link", "address"},
+    {"code", "link", "address"},
+    {"link", "address"},
+)
+_SAFE = "/:?#@!$&+,;=%-._~'*"
 
 
 class Markdown(Dialect):
@@ -73,13 +74,13 @@ class Markdown(Dialect):
 
     def fence(self, text: str) -> str:
         """Longer than any in the code."""
-        return "`" * max(3, *(len(each) + 1 for each in _TICKS.findall(text)), 3)
+        return "`" * max(3, *(len(each) + 1 for each in TICKS.findall(text)), 3)
 
     def code(self, text: str) -> str:
         """The text inside a fence."""
         return text
 
-    def gap(self, before: Leaf, after: Leaf) -> Piece:
+    def gap(self, before: Leaf, after: Leaf, shown: frozenset[Container]) -> Piece:
         """A blank line, which quotes go on over; none between the items of a list that had none."""
         same = 0
         for one, other in zip(before.containers, after.containers, strict=False):
@@ -92,8 +93,7 @@ class Markdown(Dialect):
         begun = before.fresh < len(before.containers)  # what goes on from an earlier part has lost its item
         adjacent = begun and after.lines[0] <= before.lines[1]
         close = adjacent and own and own[0].kind == "item" and (siblings or inside)
-        quoted = "> " * sum(each.kind == "quote" for each in after.containers[:same])
-        return self.measured("\n" if close else f"\n{quoted.rstrip()}\n")
+        return self.measured("\n" if close else f"\n{self.prefix(after, shown, same).rstrip()}\n")
 
     def marker(self, item: Container) -> str:
         task = "" if item.task is None else "[x] " if item.task else "[ ] "
@@ -106,17 +106,25 @@ class Markdown(Dialect):
         return marks
 
     def inline(self, atoms: Sequence[Atom], rest: str, *, heading: bool = False) -> str:
-        """The same; where marks touch, it is read again, and has no emphasis if that would show other words."""
-        written = super().inline(atoms, rest, heading=heading)
-        if not touching(atoms):
-            return written
-        alone = super().inline(atoms, "", heading=heading) if rest else written
-        if _read(alone) == "".join("".join(each.text for each in atoms).replace(_HIDDEN, "").split()):
-            return written
-        bare = [
-            each._replace(marks=tuple(mark for mark in each.marks if mark.kind not in _DELIMITERS)) for each in atoms
-        ]
+        """The same; where that could be read otherwise it is read again, and loses marks until it has the words meant."""
+        if not self.is_doubtful(atoms):
+            return super().inline(atoms, rest, heading=heading)
+        wanted = without_spaces("".join(each.text for each in atoms))
+        bare: Sequence[Atom] = atoms
+        for kinds in _PLAINER:
+            bare = [each._replace(marks=tuple(mark for mark in each.marks if mark.kind in kinds)) for each in atoms]
+            alone = super().inline(bare, "", heading=heading)
+            if self.read(alone) == wanted:
+                return alone if not rest else super().inline(bare, rest, heading=heading)
         return super().inline(bare, rest, heading=heading)
+
+    def is_doubtful(self, atoms: Sequence[Atom]) -> bool:
+        """Whether what is written might be read otherwise than it was meant."""
+        return touching(atoms)
+
+    def read(self, written: str) -> str:
+        """What a reader of this dialect sees of a paragraph, without its spaces."""
+        return without_spaces("".join(atom.text for leaf in leaves_of(written, bool) for atom in leaf.atoms))
 
     def markable(self, atoms: Sequence[Atom]) -> Sequence[Atom]:
         return readable(atoms) if any(each.marks for each in atoms) else atoms
@@ -143,7 +151,7 @@ class Markdown(Dialect):
         if begins and _LINE_START.match(text):
             digits = len(text) - len(text.lstrip("0123456789"))
             written = written if written[digits] == "\\" else f"{written[:digits]}\\{written[digits:]}"
-        elif heading:
+        if heading:
             written = _CLOSING.sub(r"\\\g<0>", written)
         if written.endswith("!") and after is not None and any(each.kind == "link" for each in after.marks):
             written = written[:-1] + "\\!"
@@ -151,7 +159,7 @@ class Markdown(Dialect):
 
     def escaped(self, text: str) -> str:
         """A text with a backslash before each character that would mean something."""
-        return _SPECIAL.sub(_escape, text) if _SPECIAL.search(text) else text
+        return SPECIAL.sub(escape, text) if SPECIAL.search(text) else text
 
     def frame(self, leaf: Leaf) -> tuple[int, int]:
         if leaf.kind != "code":
@@ -162,103 +170,27 @@ class Markdown(Dialect):
         return super().bound(text)[0] + 2, 0  # what begins a line, and a number's end
 
 
-_SAFE = "/:?#@!$&+,;=%-._~'*"
-
-
-class Discord(Markdown):
-    """Discord's markdown. Its `allowed_mentions` decide who is notified; two words are also made harmless here."""
-
-    punctuation = 2
-
-    def __init__(self, unit: Unit, room: int) -> None:
-        super().__init__(unit, room)
-        if unit == "byte":
-            self.punctuation = 4  # the space of no width has three bytes
-
-    def is_link(self, address: str) -> bool:
-        return self.is_web(address)
-
-    def prepared(self, leaf: Leaf) -> Sequence[Leaf]:
-        if leaf.kind == "heading" and (leaf.level > 3 or any(each.kind == "item" for each in leaf.containers)):
-            return (replace(leaf, kind="text", atoms=strong(leaf.atoms)),)
-        return Dialect.prepared(self, leaf)
-
-    def piece(self, leaf: Leaf, shown: frozenset[Container]) -> Piece:
-        if leaf.kind == "code":  # read at the left edge only; quotes go on, items cannot hold it
-            first, _ = self.prefixes(leaf, shown)
-            quotes = "> " * min(1, sum(each.kind == "quote" for each in leaf.containers))
-            own = f"{first.rstrip()}\n" if leaf.fresh < len(leaf.containers) and first.strip(" >") else ""
-            return self.measured(f"{own}{quotes}{self.body(leaf, quotes)}")
-        return super().piece(leaf, shown)
-
-    def gap(self, before: Leaf, after: Leaf) -> Piece:
-        return Dialect.gap(self, before, after)
-
-    def body(self, leaf: Leaf, rest: str) -> str:
-        return "─" * 10 if leaf.kind == "rule" else super().body(leaf, rest)
-
-    def marker(self, item: Container) -> str:
-        task = "" if item.task is None else "☑ " if item.task else "☐ "
-        return f"{self.bullet(item)} {task}"
-
-    def bullet(self, item: Container) -> str:
-        return "-" if item.number is None else f"{item.number}."
-
-    def fence(self, text: str) -> str:  # noqa: ARG002 - it knows no longer ones
-        return "```"
-
-    def code(self, text: str) -> str:
-        return _TICKS.sub(lambda found: _HIDDEN.join(found[0]), text)
-
-    def open(self, mark: Mark) -> str:
-        return "" if mark.kind == "address" else super().open(mark)
-
-    def close(self, mark: Mark) -> str:
-        return "" if mark.kind == "address" else super().close(mark)
-
-    def line_end(self, *, hard: bool) -> str:  # noqa: ARG002 - every line's end is seen
-        return "\n"
-
-    def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
-        if marks and marks[-1].kind == "address":
-            # Bare it has a preview; among marks it would swallow their ends.
-            return text if len(marks) == 1 else f"<{text}>"
-        written = super().run(text, marks, begins=begins, after=after, heading=False)
-        kinds = [each.kind for each in marks]
-        if "link" in kinds and "code" not in kinds:
-            written = written.replace("]", "\\]")
-        return _PING.sub("@" + _HIDDEN, written) if "@" in written else written
-
-    def escaped(self, text: str) -> str:
-        if not _SPECIAL.search(text):
-            return text
-        out, at = [], 0
-        for found in _KEPT.finditer(text):
-            out += [_SPECIAL.sub(_escape_for_discord, text[at : found.start()]), found[0]]
-            at = found.end()
-        return "".join(out) + _SPECIAL.sub(_escape_for_discord, text[at:])
-
-
 def _delimiter(columns: int, alignment: str) -> str:
     left = ":" if alignment in ("left", "center") else "-"
     right = ":" if alignment in ("right", "center") else "-"
     return f"| {left}{'-' * (columns - 2)}{right} "
 
 
-def _read(written: str) -> str:
-    """What a reader of CommonMark sees of a paragraph, without its spaces."""
-    words = "".join(atom.text for leaf in leaves_of(written, bool) for atom in leaf.atoms)
-    return "".join(words.replace(_HIDDEN, "").split())
+def without_spaces(text: str) -> str:
+    """What is compared of two readings."""
+    return "".join(text.replace(HIDDEN, "").split())
 
 
-def _neighbours(found: re.Match[str]) -> tuple[str, str]:
+def neighbours(found: re.Match[str]) -> tuple[str, str]:
+    """The characters around a match; empty at an end of the text."""
     text = found.string
     return text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]
 
 
-def _escape(found: re.Match[str]) -> str:
+def escape(found: re.Match[str]) -> str:
+    """A special character, with a backslash if it could mean something where it stands."""
     character = found[0]
-    before, after = _neighbours(found)
+    before, after = neighbours(found)
     if character == "\\" and after.isalnum():
         return character
     if character == "_" and before.isalnum() and after.isalnum():
@@ -270,13 +202,3 @@ def _escape(found: re.Match[str]) -> str:
     if character == "&" and after and not (after.isalnum() or after == "#"):
         return character
     return "\\" + character
-
-
-def _escape_for_discord(found: re.Match[str]) -> str:
-    character = found[0]
-    before, after = _neighbours(found)
-    if character in "<&]":
-        return character
-    if character == "|" and "|" not in (before, after) and before and after:
-        return character
-    return _escape(found)

@@ -11,8 +11,12 @@ from dataclasses import replace
 from typing import Literal
 
 from hermes.rendering.dialect import Dialect, Piece
+from hermes.rendering.discord import Discord
+from hermes.rendering.inline import tidied
+from hermes.rendering.irc import Irc
 from hermes.rendering.leaves import Atom, Container, Leaf, Marks
-from hermes.rendering.marked import Discord, Markdown
+from hermes.rendering.marked import Markdown
+from hermes.rendering.slack import SlackMrkdwn
 from hermes.rendering.tables import without_table
 from hermes.rendering.telegram import TelegramHtml
 from hermes.rendering.tree import leaves_of
@@ -22,11 +26,18 @@ _SENTENCE = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f][)\]"'\u00bb\u201d\u2019
 _NOTHING = Piece("", 0, 0)
 _UNBOUNDED = 1 << 62
 Cost = tuple[int, int]  # units, and raw bytes
-_DIALECTS = {"plain": Dialect, "telegram_html": TelegramHtml, "discord": Discord, "markdown": Markdown}
+_DIALECTS = {
+    "plain": Dialect,
+    "telegram_html": TelegramHtml,
+    "discord": Discord,
+    "markdown": Markdown,
+    "slack": SlackMrkdwn,
+    "irc": Irc,
+}
 
 
 def split(
-    text: str, name: Literal["plain", "telegram_html", "discord", "markdown"], unit: Unit, room: int
+    text: str, name: Literal["plain", "telegram_html", "discord", "markdown", "slack", "irc"], unit: Unit, room: int
 ) -> tuple[str, ...]:
     """The parts of a markdown text.
 
@@ -58,7 +69,7 @@ class _Packing:
     def add(self, leaf: Leaf) -> None:
         """Put a leaf into this part or the next, or cut it over several."""
         while True:
-            gap = self.dialect.gap(self.written[-1][0], leaf) if self.written else _NOTHING
+            gap = self.dialect.gap(self.written[-1][0], leaf, self.shown) if self.written else _NOTHING
             if self._put_whole(leaf, gap):
                 return
             alone = self._fits_alone(leaf)
@@ -95,7 +106,7 @@ class _Packing:
         """End this part."""
         if self.written:
             part = self.dialect.joined([(leaf, gap.text, piece.text) for leaf, gap, piece in self.written])
-            if is_visible(part):
+            if is_visible(self.dialect.bare(part)):
                 self.parts.append(part)
         self.written = []
         self.shown = frozenset()
@@ -177,7 +188,9 @@ def _cut_code(dialect: Dialect, leaf: Leaf, line: Cost, room: int, raw: int) -> 
         at = end
     left = _without_blank_lines(text[at:])
     head = replace(leaf, text=text[:at].rstrip())
-    return head if head.text else None, leaf.rest(text=left) if left else None
+    if not head.text:  # it began with spaces; what is left has the markers still to show
+        return None, replace(leaf, text=left)
+    return head, leaf.rest(text=left) if left else None
 
 
 def _without_blank_lines(text: str) -> str:
@@ -224,6 +237,7 @@ def _halved(dialect: Dialect, atoms: tuple[Atom, ...], room: int, raw: int) -> t
     units, bytes_ = dialect.marks_bound(word.marks)
     if any(each.kind == "address" for each in word.marks) or units + 8 > room or bytes_ + 64 > raw:
         word, units, bytes_ = word._replace(marks=()), 0, 0
+        others = list(tidied([word, *others])[1:])  # no mark may begin with the space after it
     room = min(room - units - 2, (raw - bytes_) // 6)
     at = fitting(word.text, room, dialect.punctuation, dialect.unit)
     halves = (word._replace(text=each) for each in (word.text[:at], word.text[at:]) if each)

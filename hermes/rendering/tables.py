@@ -14,15 +14,25 @@ _GAP = "  "
 
 
 def without_table(leaf: Leaf) -> list[Leaf]:
-    """A table as the leaves that show it, each cell's words once, in order; in a list each row repeats the head's."""
+    """A table as the leaves that show it, each cell's words once, in order; in a list each row repeats the head's.
+
+    Columns would be code, which holds no links, so a table with some is a list, too. Where no row has any words, the head
+    alone is shown.
+    """
     rows = [[words_of(cell) for cell in row] for row in leaf.rows]
     widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
     wide = sum(widths) + len(_GAP) * (len(widths) - 1) > MAX_WIDTH
     if not any(widths):
         return []
-    if wide and len(rows) > 1:
+    if (wide and len(rows) > 1) or _has_links(leaf):
         return _as_list(leaf)
     return [replace(leaf, kind="code", rows=(), text=aligned(rows, widths, leaf.alignments))]
+
+
+def _has_links(leaf: Leaf) -> bool:
+    return any(
+        mark.kind in ("link", "address") for row in leaf.rows for cell in row for atom in cell for mark in atom.marks
+    )
 
 
 def aligned(rows: list[list[str]], widths: list[int], alignments: tuple[str, ...]) -> str:
@@ -54,4 +64,7 @@ def _as_list(leaf: Leaf) -> list[Leaf]:
         containers = (*leaf.containers, item)
         lines = leaf.lines if not found else (leaf.lines[1], leaf.lines[1])
         found.append(Leaf(kind="text", containers=containers, fresh=fresh, lines=lines, atoms=tidied(atoms)))
-    return found
+    if found:
+        return found
+    atoms = [each for name in head if name for each in (*strong(name), Atom("\n"))]
+    return [replace(leaf, kind="text", rows=(), atoms=tidied(atoms))]

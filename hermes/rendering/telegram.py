@@ -19,6 +19,7 @@ from hermes.rendering.units import size
 RAW_BYTES = 32_768
 _QUOTE = ("<blockquote>", "</blockquote>")
 _TAGS = {"strong": "b", "em": "i", "s": "s", "spoiler": "tg-spoiler", "code": "code"}
+_TAG = re.compile("<[^>]*>")
 _LINKED = re.compile(
     r"(?:https?://(?:[^\s/?#@:]*\.[^\s/?#@:]+|\[[0-9a-f:.]+\])(?::\d{1,5})?(?:[/?#]|$)|tg://[\w-]+(?:[/?]|$))", re.I
 )
@@ -69,7 +70,7 @@ class TelegramHtml(Dialect):
     def _quoting(self, leaf: Leaf) -> int:
         return sum(map(len, _QUOTE)) if _quote_of(leaf) is not None else 0
 
-    def gap(self, before: Leaf, after: Leaf) -> Piece:
+    def gap(self, before: Leaf, after: Leaf, shown: frozenset[Container]) -> Piece:  # noqa: ARG002
         text = "\n" if after.lines[0] <= before.lines[1] else "\n\n"
         return Piece(text, len(text), len(text))
 
@@ -87,6 +88,9 @@ class TelegramHtml(Dialect):
         if quote is not None:
             out.append(_QUOTE[1])
         return "".join(out)
+
+    def bare(self, part: str) -> str:
+        return _TAG.sub("", part)
 
     def marker(self, item: Container) -> str:
         if item.task is None:

@@ -47,7 +47,8 @@ class _Walk:
                 if table.open:
                     table.cell(atoms_of(token.children or (), self.is_link, self.number))
                 else:
-                    self.text(token, level, tokens[index - 1].map or token.map or [0, 0])
+                    begins = index > 1 and tokens[index - 2].type == "list_item_open"
+                    self.text(token, level, tokens[index - 1].map or token.map or [0, 0], begins=begins)
             elif kind == "heading_open":
                 level = int(token.tag[1:])
             elif kind == "heading_close":
@@ -59,7 +60,8 @@ class _Walk:
             elif kind == "table_open":
                 table = _Table(open=True, lines=token.map or [0, 0])
             elif kind == "table_close":
-                self.leaf(Leaf(kind="table", rows=table.done(), alignments=tuple(table.alignments)), table.lines)
+                if any(cell for row in table.rows for cell in row):
+                    self.leaf(Leaf(kind="table", rows=table.done(), alignments=tuple(table.alignments)), table.lines)
                 table = _Table()
             elif table.open:
                 table.step(token)
@@ -71,9 +73,10 @@ class _Walk:
         self.leaves.append(replace(leaf, containers=tuple(self.containers), fresh=self.shown, lines=(begin, end)))
         self.shown = len(self.containers)
 
-    def text(self, token: Token, level: int, lines: Sequence[int]) -> None:
+    def text(self, token: Token, level: int, lines: Sequence[int], *, begins: bool) -> None:
+        """A paragraph or a heading; `begins`: an item begins with it."""
         atoms = atoms_of(token.children or (), self.is_link, self.number)
-        if self.shown < len(self.containers) and not level and self.containers[-1].kind == "item":
+        if begins and not level:
             done = _TASK.match(token.content)
             if done is not None:
                 self.containers[-1] = replace(self.containers[-1], task=done[1] != " ")

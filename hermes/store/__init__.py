@@ -18,6 +18,7 @@ from hermes.intake import Intake, TurnEnd
 from hermes.messages import Message
 from hermes.settings import Config, RetentionConfig
 from hermes.store import (
+    awaited,
     cursors,
     inbox,
     live_parts,
@@ -32,6 +33,9 @@ from hermes.store import (
     steps,
     turns,
 )
+from hermes.store.attachments import AttachmentTable
+from hermes.store.awaited import Awaited
+from hermes.store.backlog import Backlog, backlogs
 from hermes.store.conversation_table import ConversationTable
 from hermes.store.database import Database, open_database
 from hermes.store.live_parts import LiveRow
@@ -77,6 +81,18 @@ class InboxTable(Tables):
         """Judge and commit what a messaging service brought, and how far the account has read."""
         return await self._write(reception.deliver, place, events, to, self._clock())
 
+    async def deliver_and_take_up(
+        self, place: Place, event: InboundEvent, key: str, turn_id: str, left: frozenset[str], *, remembers: bool
+    ) -> tuple[Delivered, Next | None]:
+        """Commit an event that somebody waits for and begin its turn, in one transaction; for a mailbox that nobody serves."""
+        look = self._look(key, turn_id, left, remembers)
+
+        def both(con: sqlite3.Connection) -> tuple[Delivered, Next | None]:
+            done = reception.deliver(con, place, (event,), {}, look.now)
+            return done, turns.take_up(con, look) if done.rows else None
+
+        return await self._database.write(both)
+
     async def cursors(self, account: str) -> Mapping[str, bytes]:
         """How far an account has read."""
         return await self._read(cursors.cursors, account)
@@ -85,9 +101,11 @@ class InboxTable(Tables):
         """Commands that wait to be run, in their order."""
         return await self._read(inbox.next_commands, limit)
 
-    async def finish_command(self, row: InboxRow, reply: Sequence[StoredContent]) -> None:
-        """End a command, with what is said to it."""
-        await self._write(inbox.finish_command, row, reply, self._clock())
+    async def finish_command(
+        self, row: InboxRow, reply: Sequence[StoredContent], *, refused: str | None = None
+    ) -> None:
+        """End a command, with what is said to it; `refused` says why it was not run."""
+        await self._write(inbox.finish_command, row, reply, self._clock(), refused=refused)
 
     async def stop(
         self, key: str, event_id: str, before: int | None = None
@@ -102,6 +120,14 @@ class InboxTable(Tables):
     async def stop_one(self, event_id: str) -> Settled | None:
         """End one row if it waits."""
         return await self._write(inbox.stop_one, event_id, self._clock())
+
+    async def awaited(self, limit: int) -> list[tuple[int, str]]:
+        """Rows and accounts of messages that wait or are being answered."""
+        return await self._read(awaited.awaited, limit)
+
+    async def placed(self, rows: Collection[int]) -> list[Awaited]:
+        """Where the messages of some rows are."""
+        return await self._read(awaited.placed, rows)
 
     async def waiting_keys(self, limit: int) -> list[str]:
         """Mailboxes with rows nobody has begun."""
@@ -268,6 +294,10 @@ class AccountTable(Tables):
         """Let a person in no more."""
         return await self._write(pairing.revoke, account, person)
 
+    async def backlogs(self) -> Mapping[str, Backlog]:
+        """What waits at each account where anything does."""
+        return await self._read(backlogs, self._clock())
+
     async def pairings(self) -> tuple[list[Pending], list[Allowed]]:
         """Who waits to be let in, and who was."""
         now = self._clock()
@@ -297,20 +327,28 @@ class OutboxTable(Tables):
         reply: ReplyRef | None,
         source: str,
         turn_id: str | None = None,
+        once: str | None = None,
     ) -> Added:
-        """Commit parts that belong to no other transaction."""
+        """Commit parts that belong to no other transaction; those that have a name, only once."""
         return await self._write(
-            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock()
+            outbox.add, address, parts, reply=reply, source=source, turn_id=turn_id, now=self._clock(), once=once
         )
 
     async def advance(
-        self, address: Address, ended: Ended | None, *, deduplicates: bool, edits: bool, methods: frozenset[Method]
+        self,
+        address: Address,
+        ended: Ended | None,
+        *,
+        deduplicates: bool,
+        edits: bool,
+        methods: frozenset[Method],
+        finds: bool = False,
     ) -> Advance:
         """Write how the last attempt at an address ended and claim its next part."""
         delivery = self._config.delivery
         look = outbox.Look(
             boot_id=self._boot_id, now=self._clock(), expire_s=delivery.expire_s, hold=delivery.ambiguous == "hold",
-            deduplicates=deduplicates, edits=edits, methods=methods,
+            deduplicates=deduplicates, edits=edits, methods=methods, finds=finds,
         )  # fmt: skip
         return await self._write(outbox.advance, address, look, ended)
 
@@ -379,7 +417,7 @@ class OutboxTable(Tables):
         return await self._write(outbox_upkeep.retry, key, self._clock())
 
     async def drop(self, key: str) -> bool:
-        """End a part that waits or is held."""
+        """End a part that waits or is held, or forget one that was rejected."""
         return await self._write(outbox_upkeep.drop, key, self._clock())
 
 
@@ -400,12 +438,13 @@ class Store:
         self.outbox = OutboxTable(*group)
         self.accounts = AccountTable(*group)
         self.conversations = ConversationTable(*group)
+        self.attachments = AttachmentTable(*group)
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration: how long rows are kept, and when they are stale."""
         groups = (
             self.inbox, self.turns, self.steps, self.sessions, self.responses, self.outbox, self.accounts,
-            self.conversations,
+            self.conversations, self.attachments,
         )  # fmt: skip
         for group in groups:
             group.configure(config)

@@ -18,7 +18,7 @@ from hermes.store.rows import Accepted, InboxRow, Settled
 
 COLUMNS = (
     "id, event_id, account, chat, thread, reply, session_key, mode, source, principal, busy, may_change, accepted_at,"
-    " attempts, resume, state, reason, turn_id, held_until, part_of, payload"
+    " attempts, resume, state, reason, turn_id, held_until, part_of, fetch_until, payload"
 )
 CONTINUES = "continues"  # what a text at its service's limit is part of
 # SQLite uses the index of open rows only for a statement that repeats the index's own condition word for word.
@@ -40,6 +40,12 @@ def row(values: tuple[Any, ...]) -> InboxRow:
         payload, found["reply"] = None, None
     found["payload"] = payload or Payload(messages=())
     return InboxRow(**found, readable=payload is not None)
+
+
+def count_open(con: sqlite3.Connection, key: str) -> int:
+    """How many rows of a mailbox wait or are being answered."""
+    (found,) = con.execute(f"SELECT count(*) FROM inbox WHERE session_key = ? AND {OPEN}", (key,)).fetchone()
+    return int(found)
 
 
 def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: float) -> Accepted:
@@ -79,12 +85,13 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
     part_of, held_until = _joined(con, intake, now) if intake.account != HTTP else (None, None)
     con.execute(
         "INSERT INTO inbox (account, chat, thread, reply, event_id, kind, session_key, seq, mode, source, principal, busy,"
-        " may_change, payload, accepted_at, part_of, held_until)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " may_change, payload, accepted_at, part_of, held_until, fetch_until)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             intake.account, intake.chat, intake.thread, encode_reply(intake.reply) if intake.reply else None,
             intake.event_id, intake.kind, intake.session_key, seq, intake.mode, intake.source,
             intake.principal, intake.busy, intake.may_change, encode_payload(intake.payload), now, part_of, held_until,
+            now + intake.fetch_s if intake.fetch_s else None,
         ),
     )  # fmt: skip
     if intake.idempotency is not None:
@@ -194,7 +201,13 @@ def settle(
     words = failure_text(failure) if event.address is not None and state not in ("stopped", "superseded") else ""
     if words and event.address is not None:
         outbox.add(
-            con, event.address, [StoredContent(text=words)], reply=event.reply, source="notice", turn_id=None, now=now
+            con,
+            event.address,
+            [StoredContent(text=words, failed=True)],
+            reply=event.reply,
+            source="notice",
+            turn_id=None,
+            now=now,
         )
     return Settled(event_id=event.event_id, end=end, told=event.address if words else None)
 
@@ -258,9 +271,16 @@ def next_commands(con: sqlite3.Connection, limit: int) -> list[InboxRow]:
     return [row(each) for each in found.fetchall()]
 
 
-def finish_command(con: sqlite3.Connection, event: InboxRow, reply: Sequence[StoredContent], now: float) -> None:
-    """End a command: its row, and what is said to it."""
-    con.execute("UPDATE inbox SET state = 'command', finished_at = ? WHERE id = ?", (now, event.id))
+def finish_command(
+    con: sqlite3.Connection, event: InboxRow, reply: Sequence[StoredContent], now: float, refused: str | None = None
+) -> None:
+    """End a command: its row, and what is said to it.
+
+    Args:
+        refused: why it was not run.
+    """
+    state = "command" if refused is None else "refused"
+    con.execute("UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?", (state, refused, now, event.id))
     if event.address is not None:
         outbox.add(con, event.address, reply, reply=event.reply, source="command", turn_id=None, now=now)
 

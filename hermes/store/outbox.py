@@ -10,6 +10,7 @@ attempt may have left: see DOUBT and the names beside it.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import sqlite3
 from collections.abc import Sequence
@@ -71,6 +72,8 @@ class Part:
         receipt: of what is shown of it; then it is edited.
         marked: an earlier attempt may be shown, and nothing will drop this one: it says so.
         then_edit: what the service may return for this key shows an older text, which is edited afterwards.
+        since: the service is asked first whether it shows the attempts from this time on; None: it is not.
+        hold: if nobody can tell, it is held instead of being sent with its mark.
     """
 
     id: int
@@ -82,6 +85,8 @@ class Part:
     attempts: int
     marked: bool
     then_edit: bool
+    since: float | None = None
+    hold: bool = False
 
     @property
     def method(self) -> Method:
@@ -120,6 +125,7 @@ class Look:
         hold: doubtful parts are held, where the service does not drop repeats.
         deduplicates, edits: what the service can do.
         methods: what may be requested now; without any, nothing is claimed.
+        finds: the service can be asked what it shows, before anything doubtful is sent again or held.
     """
 
     boot_id: str
@@ -129,6 +135,7 @@ class Look:
     deduplicates: bool
     edits: bool
     methods: frozenset[Method]
+    finds: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +160,15 @@ def new_key(now: float, number: int) -> str:
     return _base36(int(now * 1000), 9) + _base36(number, 2) + "".join(secrets.choice(_DIGITS) for _ in range(12))
 
 
+def _key_of(name: str, number: int) -> str:
+    """The key of the n-th part of what has a name of its own, of the same form as others."""
+    return _base36(int.from_bytes(hashlib.sha256(name.encode()).digest()[:13]), 20) + _base36(number, 3)
+
+
+def _is_known(con: sqlite3.Connection, name: str) -> bool:
+    return con.execute("SELECT 1 FROM outbox WHERE key = ?", (_key_of(name, 0),)).fetchone() is not None
+
+
 def _base36(number: int, width: int) -> str:
     digits = ""
     for _ in range(width):
@@ -170,22 +186,26 @@ def add(
     source: str,
     turn_id: str | None,
     now: float,
+    once: str | None = None,
 ) -> Added:
     """Have parts shown at an address, one after the other; in the transaction that makes them so.
 
     Args:
         parts: each as it will be sent: rendered and short enough.
         reply: what the first of them answers.
-        source: who wants it: `turn`, `command`, `send`, `notice`.
+        source: who wants it: `turn`, `command`, `send`, `notice`, `tool`.
         turn_id: whose reply they are.
+        once: a name for these parts; the second time nothing is done, and no keys are returned.
 
     Where nobody is any more they are rejected at once.
     """
-    if not parts:
+    if not parts or (once is not None and _is_known(con, once)):
         return Added(address=address, keys=())
     place = addresses.reserve(con, address, len(parts), now)
     state = "pending" if place.gone is None else "rejected"
-    keys = tuple(new_key(now, place.first + number) for number in range(len(parts)))
+    keys = tuple(
+        new_key(now, place.first + number) if once is None else _key_of(once, number) for number in range(len(parts))
+    )
     con.executemany(
         "INSERT INTO outbox (key, account, chat, thread, seq, source, turn_id, content, reply, state, reason, created_at,"
         " finished_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -256,11 +276,14 @@ def _part(address: Address, values: tuple[object, ...], look: Look) -> Part | st
         answers = ReplyRef(message_id=answers.message_id) if answers.message_id is not None else None
     dropped = look.deduplicates and tried_at is not None and look.now - tried_at < DEDUPLICATED_S  # type: ignore[operator]
     marked = doubtful != SURE and not dropped
-    if marked and look.hold and doubtful == DOUBT:  # where a draft may be shown, this content is not
+    asked = marked and shown is None and look.finds
+    hold = marked and look.hold and doubtful == DOUBT  # where a draft may be shown, this content is not
+    if hold and not asked:
         return "uncertain: it may have been shown"
     return Part(
         id=row, key=key, address=address, content=stored, reply=answers, receipt=shown,  # type: ignore[arg-type]
-        attempts=attempts + 1, marked=marked, then_edit=doubtful == DRAFT and dropped and look.edits,  # type: ignore[operator]
+        attempts=attempts + 1, marked=marked, then_edit=doubtful == DRAFT and (dropped or asked) and look.edits,  # type: ignore[operator]
+        since=tried_at if asked else None, hold=hold,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ CRASHED = "the gateway stopped while this was being sent"
 REMOVED = "account removed"
 DROPPED = "dropped by a person"
 # Rejected and no loss: what they held is shown by others, or was never meant to stand alone.
-_DEAD = "state IN ('rejected', 'held') AND reason NOT IN ('cut', 'left over')"
+DEAD = "state IN ('rejected', 'held') AND reason NOT IN ('cut', 'left over')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def open_addresses(con: sqlite3.Connection, account: str, after: tuple[str, str]
 def counts(con: sqlite3.Connection) -> dict[str, int]:
     """How many parts are in each state that a person may want to know of: those on their way, and the dead letters."""
     found = con.execute(f"SELECT state, count(*) FROM outbox WHERE {OPEN} GROUP BY state").fetchall()
-    dead = con.execute(f"SELECT state, count(*) FROM outbox WHERE {_DEAD} GROUP BY state").fetchall()
+    dead = con.execute(f"SELECT state, count(*) FROM outbox WHERE {DEAD} GROUP BY state").fetchall()
     return dict(found + dead)
 
 
@@ -114,7 +114,7 @@ def listing(con: sqlite3.Connection, *, limit: int, account: str | None = None) 
     mine, values = ("AND account = ?", (account,)) if account is not None else ("", ())
     found = con.execute(
         f"SELECT {columns} FROM (SELECT id, {columns} FROM outbox WHERE {OPEN} {mine}"
-        f" UNION ALL SELECT id, {columns} FROM outbox WHERE {_DEAD} {mine}) ORDER BY id DESC LIMIT ?",
+        f" UNION ALL SELECT id, {columns} FROM outbox WHERE {DEAD} {mine}) ORDER BY id DESC LIMIT ?",
         (*values, *values, limit),
     ).fetchall()
     return [_listed(each) for each in found]
@@ -139,7 +139,7 @@ def retry(con: sqlite3.Connection, key: str, now: float) -> Address | None:
     What may have been shown is sent with its mark, whatever `delivery.ambiguous` says; an address that was gone is believed in
     again.
     """
-    found = con.execute(f"SELECT id, account, chat, thread FROM outbox WHERE key = ? AND {_DEAD}", (key,)).fetchall()
+    found = con.execute(f"SELECT id, account, chat, thread FROM outbox WHERE key = ? AND {DEAD}", (key,)).fetchall()
     if not found:
         return None
     address = addresses.of(*found[0][1:])
@@ -155,14 +155,13 @@ def retry(con: sqlite3.Connection, key: str, now: float) -> Address | None:
 
 
 def drop(con: sqlite3.Connection, key: str, now: float) -> bool:
-    """End a part that waits or is held; False if there is no such part, or it is just being sent."""
-    return bool(
-        con.execute(
-            "UPDATE outbox SET state = 'rejected', reason = ?, finished_at = ?"
-            " WHERE key = ? AND state IN ('pending', 'ambiguous', 'held')",
-            (DROPPED, now, key),
-        ).rowcount
-    )
+    """End a part that waits or is held, forget one that was rejected; False if there is no such part, or it is just being sent."""
+    given_up = con.execute(
+        "UPDATE outbox SET state = 'rejected', reason = ?, finished_at = ?"
+        " WHERE key = ? AND state IN ('pending', 'ambiguous', 'held')",
+        (DROPPED, now, key),
+    ).rowcount
+    return bool(given_up or con.execute(f"DELETE FROM outbox WHERE key = ? AND {DEAD}", (key,)).rowcount)
 
 
 def state_of(con: sqlite3.Connection, key: str) -> tuple[str, str | None] | None:

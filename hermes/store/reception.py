@@ -15,13 +15,14 @@ import msgspec
 
 from hermes import commands
 from hermes.access import AccessPolicy, judge
+from hermes.attached import Senses, is_sound, use_of
 from hermes.events import Address, InboundEvent, StoredContent, event_key
 from hermes.ids import new_id
 from hermes.inbound import to_payload
 from hermes.intake import Busy, Intake, Payload, encode_payload
 from hermes.messages import user
 from hermes.session_keys import escaped, is_shared, session_key
-from hermes.store import addresses, context, cursors, inbox, outbox, pairing
+from hermes.store import addresses, context, cursors, inbox, outbox, pairing, sessions
 
 KEPT_FOR_MAIL_S = 86_400.0
 
@@ -35,7 +36,11 @@ class Place:
         access: who may speak there.
         busy: what a new message does to a turn that runs.
         merge_window_s: how long more parts of one message are waited for.
+        fetch_s: how long a message waits for its files; 0 = none is fetched.
+        hear_s: how much longer for one that is to be transcribed.
+        senses: what can be done with files.
         pairing_text: from a code to what the stranger reads.
+        reset: from when a conversation last went on, and now, to what is said because it begins anew; None while it goes on.
     """
 
     account: str
@@ -44,6 +49,10 @@ class Place:
     busy: Busy
     pairing_text: Callable[[str], str]
     merge_window_s: float = 1.0
+    reset: Callable[[float, float], str | None] = lambda _last_at, _now: None
+    fetch_s: float = 0.0
+    hear_s: float = 0.0
+    senses: Senses = field(default_factory=Senses)
 
 
 @dataclass(slots=True)
@@ -53,12 +62,14 @@ class Delivered:
     Args:
         rows: of mailboxes, in their order.
         commands: whether a command is to be run.
+        files: whether there is something to fetch.
         addresses: where something is to be sent.
         counts: what became of how many events.
     """
 
     rows: list[Intake] = field(default_factory=list)
     commands: bool = False
+    files: bool = False
     addresses: list[Address] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -96,18 +107,34 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
             context.keep(con, _intake(place, event, named=True), place.access.context_messages, now)
         return "context"
     if event.kind == "edited":
-        return _edit(con, place, event)
+        return _edit(con, place, event, done, now)
     command = commands.parse(event.text)
     if event.kind == "button" and command is None:
         return "lapsed"  # whatever asked for it has ended
     if command is not None and not (command.name in commands.SAYS and command.arguments):
         done.commands = _keep_command(con, place, event, now) or done.commands
         return "command"
-    accepted = inbox.accept(con, intake := _intake(place, event), now, KEPT_FOR_MAIL_S)
-    if not accepted.fresh:
+    intake = _intake(place, event)
+    before = sessions.get_open(con, intake.session_key)
+    if not inbox.accept(con, intake, now, KEPT_FOR_MAIL_S).fresh:
         return "repeated"
+    if before is not None and (said := place.reset(before.updated_at, now)) is not None:
+        _begin_anew(con, event, intake, said, done, now)
     done.rows.append(intake)
+    done.files = done.files or intake.fetch_s > 0
     return "accepted"
+
+
+def _begin_anew(
+    con: sqlite3.Connection, event: InboundEvent, intake: Intake, said: str, done: Delivered, now: float
+) -> None:
+    """Let a message begin a new conversation, unless the one before is being answered or waits."""
+    if inbox.count_open(con, intake.session_key) > 1:
+        return
+    if sessions.renew(con, intake.session_key, new_id("sess"), "reset", now) is None:
+        return
+    outbox.add(con, event.address, [StoredContent(text=said)], reply=None, source="notice", turn_id=None, now=now)
+    done.addresses.append(event.address)
 
 
 def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> Intake:
@@ -116,6 +143,10 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
     if command is not None and command.name in commands.SAYS:
         event = msgspec.structs.replace(event, text=command.arguments)
         busy = "queue" if command.name == "queue" else "steer"
+    payload = to_payload(
+        event, named=is_shared(place.access, event) if named is None else named, hears=place.senses.hears
+    )
+    may_change = place.access.may_change(event.sender)
     return Intake(
         session_key=session_key(place.access, event),
         session_id=new_id("sess"),
@@ -123,7 +154,7 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
         mode="attended" if event.attended else "detached",
         principal=f"{place.account}:{event.sender.id}",
         source=place.platform,
-        payload=to_payload(event, named=is_shared(place.access, event) if named is None else named),
+        payload=payload,
         account=place.account,
         chat=event.address.chat,
         thread=event.address.thread,
@@ -132,8 +163,17 @@ def _intake(place: Place, event: InboundEvent, *, named: bool | None = None) -> 
         busy=busy,
         part_of=event.album or (inbox.CONTINUES if event.continues else None),
         merge_window_s=place.merge_window_s,
-        may_change=place.access.may_change(event.sender),
+        fetch_s=_wait_s(place, payload, may_change=may_change),
+        may_change=may_change,
     )
+
+
+def _wait_s(place: Place, payload: Payload, *, may_change: bool) -> float:
+    """How long a message waits for its files; 0 if none is to be fetched."""
+    files = payload.attachments
+    if place.fetch_s <= 0 or not any(use_of(each, place.senses, may_change=may_change) for each in files):
+        return 0.0
+    return place.fetch_s + (place.hear_s if place.senses.hears and any(map(is_sound, files)) else 0.0)
 
 
 def _tied(event: InboundEvent) -> bool:
@@ -180,19 +220,23 @@ def _keep_command(con: sqlite3.Connection, place: Place, event: InboundEvent, no
     return made > 0
 
 
-def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent) -> str:
+def _edit(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Delivered, now: float) -> str:
     """A message that waits says now what its writer wants it to say; one that was read stays as it was."""
     key = event_key(place.account, event.address.chat, "message", event.edits or "")
-    payload = to_payload(event, named=is_shared(place.access, event))
+    payload = to_payload(event, named=is_shared(place.access, event), hears=place.senses.hears)
+    wait_s = _wait_s(place, payload, may_change=place.access.may_change(event.sender))
+    fetch_until = now + wait_s if wait_s else None
     changed = con.execute(
-        f"UPDATE inbox SET payload = ? WHERE event_id = ? AND account = ? AND chat = ? AND kind = 'message' AND {inbox.WAITING}"
-        " AND attempts = 0 AND principal = ?",
+        "UPDATE inbox SET payload = ?, fetch_until = ? WHERE event_id = ? AND account = ? AND chat = ? AND kind = 'message'"
+        f" AND {inbox.WAITING} AND attempts = 0 AND principal = ?",
         (
             encode_payload(payload),
+            fetch_until,
             key,
             place.account,
             event.address.chat,
             f"{place.account}:{event.sender.id}",
         ),
     ).rowcount
+    done.files = done.files or (changed > 0 and fetch_until is not None)
     return "edited" if changed else "ignored"

@@ -64,8 +64,14 @@ class InboxRow(msgspec.Struct, frozen=True, kw_only=True):
     turn_id: str | None
     held_until: float | None
     part_of: str | None
+    fetch_until: float | None
     payload: Payload
     readable: bool = True
+
+    @property
+    def ready_at(self) -> float:
+        """Until when it waits, seconds since the epoch: for more parts of itself, for its pictures."""
+        return max(self.held_until or 0.0, self.fetch_until or 0.0)
 
     @property
     def address(self) -> Address | None:
@@ -129,7 +135,7 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
     """What a mailbox holds: a claim to run, rows that were settled on the way, and whether more waits.
 
     Args:
-        held_s: seconds for which the first row still waits for more parts of itself; 0 = for nothing.
+        held_s: seconds for which the first rows still wait for more parts of themselves or for pictures; 0 = for nothing.
     """
 
     claim: Claim | None

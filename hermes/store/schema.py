@@ -222,4 +222,13 @@ CREATE TABLE pairing_codes (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (Migration("m001_core", M001), Migration("m002_platforms", M002))
+M003 = """
+ALTER TABLE inbox ADD COLUMN fetch_until REAL;
+CREATE INDEX inbox_unfetched ON inbox (id) WHERE state = 'pending' AND fetch_until IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration("m001_core", M001),
+    Migration("m002_platforms", M002),
+    Migration("m003_media", M003),
+)

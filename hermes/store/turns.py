@@ -18,6 +18,7 @@ from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.session_keys import kind_of_chat
 from hermes.store import context, inbox, live_parts, pairing, responses, sessions, steps
+from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
 
@@ -82,9 +83,9 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
         waiting.pop(0)
     if not waiting:
         return Next(claim=None, settled=tuple(settled), more=more)
-    if (held_until := waiting[0].held_until) is not None and held_until > look.now:
-        return Next(claim=None, settled=tuple(settled), more=False, held_s=held_until - look.now)
     together = _together(waiting, look)
+    if (ready_at := max(each.ready_at for each in together)) > look.now:
+        return Next(claim=None, settled=tuple(settled), more=False, held_s=ready_at - look.now)
     claim = _begin(con, together, session, look)
     return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together) or more)
 
@@ -101,6 +102,9 @@ def _refusal(
     if event.attempts >= MAX_ATTEMPTS:
         failure = Failure(status=500, code="quarantined", message="interrupted three times, set aside")
         return "quarantined", "interrupted three times", failure
+    if _is_removed(event, look):
+        failure = Failure(status=410, code="account_removed", message="the account was removed")
+        return "refused", REMOVED, failure
     if not _may_speak(con, event, look):
         failure = Failure(status=403, code="not_allowed", message="you may not talk to me any more")
         return "refused", "not allowed any more", failure
@@ -121,6 +125,11 @@ def _refusal(
                 Failure(status=400, code="unknown_tool_call", message=words, kind="invalid_request_error"),
             )
     return None
+
+
+def _is_removed(event: InboxRow, look: TakeUp) -> bool:
+    """Whether nobody could read an answer any more: the row came through an account that is not configured now."""
+    return event.account != HTTP and event.mode != "job" and look.access(event.account) is None
 
 
 def _may_speak(con: sqlite3.Connection, event: InboxRow, look: TakeUp) -> bool:
@@ -172,7 +181,7 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
         (look.turn_id, session.id, rows[-1].event_id, first.mode, look.boot_id, look.now),
     )
     con.executemany(
-        "UPDATE inbox SET state = 'live', attempts = attempts + 1, turn_id = ? WHERE id = ?",
+        "UPDATE inbox SET state = 'live', attempts = attempts + 1, turn_id = ?, fetch_until = NULL WHERE id = ?",
         [(look.turn_id, each.id) for each in rows],
     )
     new = [message for each in rows if not each.resume for message in _content(each, look)]
@@ -329,7 +338,7 @@ def steer(con: sqlite3.Connection, claim: Claim, now: float) -> tuple[Message, .
     ).fetchall()
     taken: list[InboxRow] = []
     for event in map(inbox.row, found):
-        if event.busy != "steer" or event.mode != "detached":
+        if event.busy != "steer" or event.mode != "detached" or event.ready_at > now:
             break
         taken.append(event)
     messages = tuple(message for each in taken for message in each.payload.messages)

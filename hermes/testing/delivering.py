@@ -15,12 +15,14 @@ from trio.testing import MockClock
 from hermes.delivery import Delivery, open_delivery
 from hermes.events import Address, ReplyRef, StoredContent
 from hermes.ids import new_id
+from hermes.intake import Payload, RowState
+from hermes.messages import user
 from hermes.platform import Capabilities
 from hermes.settings import DeliveryConfig
 from hermes.store import Store, live_parts, open_store
 from hermes.testing.clock import Hold
 from hermes.testing.fake_platform import FakeConnections, FakePlatform
-from hermes.testing.spine import config_for
+from hermes.testing.spine import config_for, intake
 
 EPOCH = 1_000_000_000.0
 A = Address(account="one", chat="a")
@@ -39,6 +41,30 @@ class Place:
     delivery: Delivery
     platform: FakePlatform
     connections: FakeConnections
+    settings: list[DeliveryConfig]
+
+    def set(self, **changes: Any) -> None:
+        """Other settings from now on, as a reload brings them."""
+        self.settings[0] = replace(self.settings[0], **changes)
+
+    async def accept(self, message: str, at: Address = A) -> None:
+        """Somebody writes; the row waits, and nobody takes it up."""
+        await self.store.inbox.accept(
+            intake(
+                "hello", str(at), event_id=f"{at}/{message}", mode="detached", account=at.account, chat=at.chat,
+                thread=at.thread, payload=Payload(messages=(user("hello"),), message_id=message),
+            )
+        )  # fmt: skip
+        self.delivery.accepted()
+
+    async def end(self, message: str, at: Address = A, state: RowState = "answered") -> None:
+        """The row ends like this."""
+        await self.store.database.write(
+            lambda con: con.execute(
+                "UPDATE inbox SET state = ?, finished_at = 1 WHERE event_id = ?", (state, f"{at}/{message}")
+            )
+        )
+        self.delivery.wake(at)
 
     async def rows(self, columns: str = "state, reason") -> list[tuple[Any, ...]]:
         """The outbox, in the order of its ids."""
@@ -105,12 +131,12 @@ async def open_delivering(
         part: characters of a part of a draft.
         settings: of `delivery:`.
     """
-    delivery = replace(DeliveryConfig(), **settings)
+    configured = [replace(DeliveryConfig(), **settings)]
 
     def render(text: str, _: Capabilities) -> list[StoredContent]:
         return say(*(text[at : at + part] for at in range(0, len(text), part)))
 
-    config = config_for(home, delivery=delivery)
+    config = config_for(home, delivery=configured[0])
     if connections is None:
         can = capabilities if capabilities is not None else Capabilities()
         connections = FakeConnections(one=FakePlatform(can), two=FakePlatform(can))
@@ -122,12 +148,16 @@ async def open_delivering(
                 stores.append(store)
                 async with open_delivery(
                     store, lease=connections.lease, wait_connected=connections.wait_connected,
-                    capabilities=connections.capabilities, settings=lambda: delivery,
+                    capabilities=connections.capabilities, settings=lambda: configured[0],
                     flush_by=lambda: now() + flush_s, render=render,
                     accounts=(lambda: accounts) if accounts is not None else None, rng=random.Random(1),
                 ) as running:  # fmt: skip
                     yield Place(
-                        store=store, delivery=running, platform=connections.platforms["one"], connections=connections
+                        store=store,
+                        delivery=running,
+                        platform=connections.platforms["one"],
+                        connections=connections,
+                        settings=configured,
                     )
                 stores.clear()
         finally:

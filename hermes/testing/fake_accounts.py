@@ -69,11 +69,12 @@ class FakeInbox:
         self._account = account
         self.generation = generation
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit, unless the next of the service's `commit_steps` says otherwise."""
         await _do(self._service.commit_steps.popleft() if self._service.commit_steps else None)
         self._service.committed.extend(each.id for each in events)
         self._service.cursors.setdefault(self._account, {}).update(cursors)
+        return frozenset(each.key for each in events)
 
     def alive(self, path: str, *, next_within_s: float) -> None:
         """Nothing: the core has noted it."""
@@ -81,6 +82,10 @@ class FakeInbox:
     def left(self, event_id: str) -> None:
         """Noted."""
         self._service.left.append(event_id)
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """Noted."""
+        self._service.quarantined.append((because, sample))
 
 
 class FakePlatform:
@@ -171,6 +176,7 @@ class FakeService:
     keys: list[str] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    quarantined: list[tuple[str, object]] = field(default_factory=list)
     opening: int = 0
     most_opening: int = 0
     open_now: int = 0
@@ -232,6 +238,6 @@ async def fake_host(plan: AccountPlan) -> AsyncIterator[Host]:
     """A host that hands out no network: a fake platform asks for none."""
     none = cast("Any", None)
     yield Host(
-        account=plan.account, commands=(), routes=none, memory=none, http=none, websocket=none, tcp=none,
+        account=plan.account, commands=(), routes=none, outbox=none, memory=none, http=none, websocket=none, tcp=none,
         tls=cast("ssl.SSLContext", None), clock=time.time,
     )  # fmt: skip

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import Any
 
 import trio
@@ -123,6 +125,7 @@ class FakeModel:
         strict: whether a history that a strict provider refuses is answered with 400.
         whole: answer `stream: true` with one JSON document, as servers do that cannot stream.
         fin_idle_s: close connections that were idle for so long.
+        hears: the step for recordings beyond the script `hearing`; `heard` is what came, its form as `body`.
     """
 
     port: int = 0
@@ -132,6 +135,9 @@ class FakeModel:
     fin_idle_s: float = math.inf
     requests: deque[Recorded] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
     steps: deque[Step] = field(default_factory=deque)
+    hears: Step = field(default_factory=lambda: Reply(text="so it was said"))
+    hearing: deque[Step] = field(default_factory=deque)
+    heard: deque[Recorded] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
     open_connections: int = 0
     accepted: int = 0
     answering: int = 0
@@ -195,6 +201,8 @@ class FakeModel:
         if method == "GET" and path.endswith("/models"):
             await stream.send_all(_whole(200, b'{"object":"list","data":[]}'))
             return True
+        if path.endswith("/audio/transcriptions"):
+            return await self._transcribe(stream, path, headers, raw)
         responses = path.endswith("/responses")
         try:
             body = json.loads(raw)
@@ -233,6 +241,34 @@ class FakeModel:
             return True
         return await _send_events(stream, events, step)
 
+    async def _transcribe(self, stream: trio.SocketStream, path: str, headers: dict[str, str], raw: bytes) -> bool:
+        """Put a recording in words, as the script of `hearing` says."""
+        try:
+            fields = _form(headers.get("content-type", ""), raw)
+            self.heard.append(Recorded(path=path, headers=headers, body=fields, raw=raw))
+            if not isinstance(fields["file"], tuple) or not fields["file"][0] or not fields["model"]:
+                raise Refused("a file with a name and a model are needed")
+        except (Refused, ValueError, KeyError) as exc:
+            self.refused.append(f"{type(exc).__name__}: {exc}")
+            await stream.send_all(_status(Status(code=400, message=str(exc))))
+            return True
+        step = self.hearing.popleft() if self.hearing else self.hears
+        match step:
+            case Hang():
+                await stream.receive_some(1)  # returns when the client leaves
+                return False
+            case Status():
+                await stream.send_all(_status(step))
+                return True
+            case Garbage():
+                await stream.send_all(_whole(200, step.body, step.content_type))
+                return True
+            case Gate():
+                await step.event.wait()
+        reply = step if isinstance(step, Reply) else getattr(step, "reply", THREE_WORDS)
+        await stream.send_all(_whole(200, json.dumps({"text": "".join(reply.pieces)}).encode()))
+        return True
+
     def _events(self, reply: Reply, body: dict[str, Any], *, responses: bool) -> Iterator[bytes] | None:
         if not body.get("stream") or self.whole:
             return None
@@ -248,6 +284,21 @@ def _head(head: bytes) -> tuple[str, str, dict[str, str]]:
     method, path, _ = first.split(" ", 2)
     pairs = (line.partition(":") for line in lines)
     return method, path, {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _form(content_type: str, raw: bytes) -> dict[str, Any]:
+    """The fields of a multipart/form-data body: words, or (file name, media type, bytes). Raises ValueError."""
+    message = BytesParser(policy=HTTP).parsebytes(f"Content-Type: {content_type}\r\n\r\n".encode() + raw)
+    if message.get_content_type() != "multipart/form-data" or message.defects:
+        raise ValueError("the body is no form")
+    found: dict[str, Any] = {}
+    for part in message.iter_parts():
+        name = str(part.get_param("name", header="content-disposition"))
+        data: Any = part.get_payload(decode=True)
+        found[name] = (
+            data.decode() if part.get_filename() is None else (part.get_filename(), part.get_content_type(), data)
+        )
+    return found
 
 
 def _whole(status: int, body: bytes, content_type: str = "application/json", extra: str = "") -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, NoReturn
 
@@ -15,6 +15,7 @@ from hermes.events import Activity, Address, AttachmentRef, Content, Receipt, Re
 from hermes.platform import ByteStream, Capabilities, Inbox
 
 DROPS_REPEATS_S = 300.0
+PIECE = 65_536  # bytes of a file that come at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class Call:
     """A request that was made: when (trio's clock), of which kind, for which key or message."""
 
     at: float
-    method: Literal["send", "edit", "signal"]
+    method: Literal["send", "edit", "find", "signal"]
     address: Address
     key: str = ""
     text: str = ""
@@ -74,6 +75,7 @@ class FakePlatform:
     Args:
         capabilities: what it can do.
         mood: asked for each request for which no mood is queued.
+        files: what can be fetched; moods are queued under their names. `fetched` is what was asked for.
         clock: when; trio's by default.
     """
 
@@ -82,11 +84,16 @@ class FakePlatform:
     messages: dict[str, Message] = field(default_factory=dict)  # in the order of their appearance
     calls: list[Call] = field(default_factory=list)
     queued: dict[str, deque[Mood]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
     under_way: dict[str, int] = field(default_factory=dict)
     most_at_once: int = 0
+    reactions: dict[tuple[str, str], str] = field(default_factory=dict)  # by chat and message; empty = taken back
+    signals: Counter[str] = field(default_factory=Counter)  # under way, by chat
+    most_signals: int = 0
 
     def next(self, chat: str, *moods: Mood) -> None:
-        """Queue moods for the next requests of a chat, sends and edits alike."""
+        """Queue moods for the next requests of a chat, sends, edits and looks alike."""
         self.queued.setdefault(chat, deque(maxlen=1000)).extend(moods)
 
     def texts(self, chat: str) -> list[str]:
@@ -127,14 +134,40 @@ class FakePlatform:
                 self.messages[message.id] = replace(message, content=content)
             return receipt
 
-    async def signal(self, to: Address, activity: Activity) -> None:  # noqa: ARG002  # the contract's
-        """Show a sign."""
-        async with self._request(Call(at=trio.current_time(), method="signal", address=to)):
-            pass
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:  # noqa: ARG002  # the contract's
+        """The receipt of what is shown for a key."""
+        async with self._request(Call(at=trio.current_time(), method="find", address=to, key=key)):
+            known = next((each for each in self.messages.values() if each.key == key), None)
+            return Receipt(message_id=known.id, address=to) if known is not None else None
 
-    def fetch(self, attachment: AttachmentRef, *, max_bytes: int) -> AbstractAsyncContextManager[ByteStream]:  # noqa: ARG002
-        """There are no files."""
-        raise SendRejected("there is no such file")
+    async def signal(self, to: Address, activity: Activity) -> None:
+        """Show a sign; a reaction is kept under its message until it is taken back."""
+        message = activity.reply.message_id if activity.reply is not None else None
+        call = Call(at=trio.current_time(), method="signal", address=to, key=message or "", text=activity.emoji or "")
+        self.signals[to.chat] += 1
+        self.most_signals = max(self.most_signals, self.signals[to.chat])
+        try:
+            async with self._request(call) as (shows, _):
+                if shows and message is not None:
+                    self.reactions[to.chat, message] = activity.emoji or ""
+        finally:
+            self.signals[to.chat] -= 1
+
+    @asynccontextmanager
+    async def fetch(self, attachment: AttachmentRef, *, max_bytes: int) -> AsyncIterator[ByteStream]:  # noqa: ARG002
+        """A file of `files`, in pieces, as the mood is; the bound is not kept, so that the core has to."""
+        self.fetched.append(attachment.ref)
+        queue = self.queued.get(attachment.ref)
+        mood = queue.popleft() if queue else GOOD
+        await trio.lowlevel.checkpoint()
+        if mood.gate is not None:
+            await mood.gate.wait()
+        if mood.raises is not None:
+            raise mood.raises
+        if attachment.ref not in self.files:
+            raise SendRejected("there is no such file")
+        async with aclosing(_pieces(self.files[attachment.ref])) as pieces:
+            yield pieces
 
     @asynccontextmanager
     async def _request(self, call: Call) -> AsyncIterator[tuple[bool, float]]:
@@ -164,6 +197,12 @@ class FakePlatform:
         first = next((each.at for each in self.calls if each.method == "send" and each.key == key), at)
         known = next((each for each in self.messages.values() if each.key == key), None)
         return known if known is not None and at - first < DROPS_REPEATS_S else None
+
+
+async def _pieces(content: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(content), PIECE):
+        await trio.lowlevel.checkpoint()
+        yield content[start : start + PIECE]
 
 
 class FakeConnections:

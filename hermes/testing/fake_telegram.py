@@ -76,6 +76,7 @@ class FakeTelegram:
         files: file id -> (path, bytes).
         gone: chat (as text) -> the error that it answers with, or `moved <its new id>`.
         pressed: the queries of buttons that were answered.
+        reactions: (chat, message id) -> the emoji of the bot there, also on what people wrote; empty = taken back.
         refused: calls with another token.
         down: every call is answered 502, after it was counted.
     """
@@ -100,6 +101,7 @@ class FakeTelegram:
         self.files: dict[str, tuple[str, bytes]] = {}
         self.gone: dict[str, str] = {}
         self.pressed: list[str] = []
+        self.reactions: dict[tuple[int | str, int], list[str]] = {}
         self.confirmed = 0
         self.refused = 0
         self.down = False
@@ -135,6 +137,19 @@ class FakeTelegram:
         if text:
             message["text"] = text
         return self.push({"message": {**message, **fields}})
+
+    def press(self, user: int, shown: dict[str, Any], label: str) -> str:
+        """Somebody presses the button under a message of the bot whose label begins so; the query's id."""
+        data = next(
+            each["callback_data"]
+            for row in shown["reply_markup"]["inline_keyboard"] for each in row if each["text"].startswith(label)
+        )  # fmt: skip
+        query = f"query-{self._next_update}"
+        self.push({"callback_query": {
+            "id": query, "from": {"id": user, "is_bot": False, "first_name": f"Person {user}"}, "message": shown,
+            "chat_instance": "1", "data": data,
+        }})  # fmt: skip
+        return query
 
     def push(self, update: dict[str, Any], *, number: int | None = None) -> int:
         """Have any update delivered; its number."""

@@ -14,6 +14,11 @@ ACTIONS = (
     "typing", "upload_photo", "record_video", "upload_video", "record_voice", "upload_voice", "upload_document",
     "choose_sticker", "find_location", "record_video_note", "upload_video_note",
 )  # fmt: skip
+# https://core.telegram.org/bots/api#reactiontypeemoji
+REACTIONS = frozenset((
+    *"👍👎❤🔥🥰👏😁🤔🤯😱🤬😢🎉🤩🤮💩🙏👌🕊🤡🥱🥴😍🐳🌚🌭💯🤣⚡🍌🏆💔🤨😐🍓🍾💋🖕😈😴😭🤓👻👀🎃🙈😇😨🤝✍🤗🫡🎅🎄☃💅🤪🗿🆒💘🙉🦄😘💊🙊😎👾🤷😡",
+    "❤\u200d🔥", "👨\u200d💻", "🤷\u200d♂", "🤷\u200d♀",
+))  # fmt: skip
 BOT_ID = 4242
 
 
@@ -49,6 +54,7 @@ class State(Protocol):
     files: dict[str, tuple[str, bytes]]
     gone: dict[str, str]
     pressed: list[str]
+    reactions: dict[tuple[int | str, int], list[str]]
 
     def next_message(self) -> int:
         """A new message id."""
@@ -239,10 +245,13 @@ def _send_chat_action(state: State, params: dict[str, Any]) -> Any:
 
 
 def _react(state: State, params: dict[str, Any]) -> Any:
-    chat = _place(state, params)
-    shown = state.shown.get((chat, int(params.get("message_id", 0))))
-    if shown is not None:
-        shown.reactions = list(params.get("reaction", ()))
+    chat, number = _place(state, params), int(params.get("message_id", 0))
+    reactions = list(params.get("reaction", ()))
+    if any(each.get("type") == "emoji" and each.get("emoji") not in REACTIONS for each in reactions):
+        raise _bad("REACTION_INVALID")
+    if (shown := state.shown.get((chat, number))) is not None:
+        shown.reactions = reactions
+    state.reactions[chat, number] = [each.get("emoji", "") for each in reactions]
     return True
 
 

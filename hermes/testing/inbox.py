@@ -33,6 +33,7 @@ class RecordingInbox:
         cursors: as committed last.
         promises: path -> the last `next_within_s`.
         departed: what `left` was called with.
+        quarantined: what `quarantine` was called with.
         breaches: what the contract does not allow and was asked for all the same.
         unavailable: whether `deliver` raises StoreUnavailable now.
         hold: `deliver` waits for this before it commits, where it is set.
@@ -53,6 +54,7 @@ class RecordingInbox:
         self.cursors = dict(cursors)
         self.promises: dict[str, float] = {}
         self.departed: list[str] = []
+        self.quarantined: list[tuple[str, object]] = []
         self.breaches: list[str] = []
         self.unavailable = False
         self.hold: trio.Event | None = None
@@ -62,7 +64,7 @@ class RecordingInbox:
         self._kept_promises = Promises()
         self._lot = trio.lowlevel.ParkingLot()
 
-    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> None:
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
         """Commit, as the contract says.
 
         Raises:
@@ -76,13 +78,15 @@ class RecordingInbox:
             await self.hold.wait()
         if self.unavailable:
             raise StoreUnavailable("busy")
-        self._commit(events, cursors)
+        fresh = self._commit(events, cursors)
         self._lot.unpark_all()
         self.at("committed")
         await trio.lowlevel.checkpoint_if_cancelled()
         await trio.lowlevel.cancel_shielded_checkpoint()
+        return fresh
 
-    def _commit(self, events: tuple[InboundEvent, ...], cursors: Mapping[str, bytes]) -> None:
+    def _commit(self, events: tuple[InboundEvent, ...], cursors: Mapping[str, bytes]) -> frozenset[str]:
+        fresh = frozenset(event.key for event in events) - self._keys
         for event in events:
             try:
                 check_event(event, event.address.account if self._account is None else self._account)
@@ -99,6 +103,7 @@ class RecordingInbox:
         self.cursors.update(cursors)
         self.deliveries += 1
         self.batches[:] = [*self.batches[-999:], tuple(event.key for event in events)]
+        return fresh
 
     def alive(self, path: str, *, next_within_s: float) -> None:
         """Remember the promise. Raises ValueError for more than the contract allows."""
@@ -113,6 +118,13 @@ class RecordingInbox:
     def left(self, event_id: str) -> None:
         """Remember who left."""
         self.departed.append(event_id)
+        self._lot.unpark_all()
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """Remember what could not be read."""
+        if not because or not isinstance(sample, (str, bytes, dict, list, int, float, type(None))):
+            self._breach(f"a sample {type(sample).__name__}, set aside because {because!r}")
+        self.quarantined.append((because, sample))
         self._lot.unpark_all()
 
     async def until(self, fact: Callable[[], object]) -> None:

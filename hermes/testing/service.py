@@ -29,7 +29,7 @@ class FakeService(Protocol):
 
     Attributes:
         chat: the id of a chat where one person writes to us and reads us.
-        switches: which switches it has: `refuse`, `fail`, `garbage`, `hang` and `lose` at least.
+        switches: which switches it has: `refuse`, `fail`, `garbage`, `hang` and `lose` at least, if the platform calls it.
     """
 
     chat: str

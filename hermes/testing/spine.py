@@ -12,6 +12,7 @@ import trio
 
 from hermes.agent.loop import Door
 from hermes.agents import Agents
+from hermes.blobs import Blobs
 from hermes.feed import Feed
 from hermes.ids import new_id
 from hermes.intake import Intake, Payload, TurnEnd
@@ -68,6 +69,7 @@ async def open_spine(
     drain_s: float = 5.0,
     cut_s: float = 10.0,
     replies: Replies | None = None,
+    blobs: Blobs | None = None,
     **sections: Any,
 ) -> AsyncIterator[Spine]:
     """Open store and sessions in a home and admit turns.
@@ -79,13 +81,14 @@ async def open_spine(
         drain_s: how long running turns may finish when the block is left.
         cut_s: how long the cut ones may take to write their end then.
         replies: how people on messaging services hear of an end.
+        blobs: where pictures are.
         sections: parts of the configuration.
     """
     config = config_for(home, **sections)
     now = trio.current_time
     door = door if door is not None else ScriptedDoor()
     async with open_store(home / "hermes.db", config, boot_id or new_id("boot")) as store:
-        agents = Agents(store, door, tools, lambda: config, replies=replies)
+        agents = Agents(store, door, tools, lambda: config, replies=replies, blobs=blobs)
         async with open_sessions(
             store, agents, lambda: config.sessions, drain_by=lambda: now() + drain_s, cut_by=lambda: now() + cut_s
         ) as sessions:

@@ -54,7 +54,7 @@ async def open_wire_server(handler: Handler, *, host: str = "127.0.0.1") -> Asyn
     """Serve on a port of the loopback while inside; yields the port. A handler is cancelled when its client leaves."""
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host=host)
-        nursery.start_soon(trio.serve_listeners, lambda stream: _serve(stream, handler), [listener])
+        await nursery.start(trio.serve_listeners, lambda stream: _serve(stream, handler), [listener])
         try:
             yield listener.socket.getsockname()[1]
         finally:

@@ -14,7 +14,7 @@ from hermes.toolset import OnConflict, Tool, ToolsetHost, combine, refuse_confli
 async def open_builtin(
     config: Config, environment: Mapping[str, str], *, on_conflict: OnConflict = refuse_conflict
 ) -> AsyncIterator[tuple[Tool, ...]]:
-    """Open the built-in toolsets that `agent.tools` names, in that order.
+    """Open the built-in toolsets that `agent.tools` names, in that order; `sending` comes with the accounts.
 
     Args:
         config: names and settings.
@@ -34,11 +34,15 @@ async def open_builtin(
         "terminal": lambda: TERMINAL.open(config.terminal, host),
         "files": lambda: FILES.open(FilesConfig(), host),
     }
-    if unknown := [name for name in config.agent.tools if name not in openers]:
+    if unknown := [name for name in config.agent.tools if name not in TOOLSETS]:
         known = ", ".join(TOOLSETS)
         raise ConfigError(
             *(Problem("agent.tools", f"no toolset is named {name}; there are {known}") for name in unknown)
         )
     async with AsyncExitStack() as stack:
-        groups = [await stack.enter_async_context(openers[name]()) for name in dict.fromkeys(config.agent.tools)]
+        groups = [
+            await stack.enter_async_context(openers[name]())
+            for name in dict.fromkeys(config.agent.tools)
+            if name in openers
+        ]
         yield combine(*groups, on_conflict=on_conflict)

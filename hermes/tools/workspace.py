@@ -242,7 +242,7 @@ class _Walk:
         descriptor = os.open(part, DIRECTORY, dir_fd=self.held[-1])
         self.held.append(descriptor)
         if self.forbidden.covers(os.fstat(descriptor)):
-            raise ToolDenied(f"{self.path}: out of reach")
+            raise ToolDenied(f"{self.path}: out of reach, a file of the gateway itself")
 
     def _link(self, part: str) -> tuple[str, ...] | None:
         """The components to walk in place of a symbolic link; None if it is none."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from hermes.events import InboundEvent
 from platforms.discord.cursors import Newest
 from platforms.discord.happenings import Happenings
@@ -45,13 +47,14 @@ async def read_missed(
             used += 1
             path = f"/channels/{channel}/messages?after={newest.of(channel)}&limit={PAGE}"
             try:
-                found = await rest.read(path, tuple[Message, ...])
+                page = await rest.read(path, tuple[msgspec.Raw, ...])
             except Failed as failed:
                 if failed.status not in (403, 404):
                     raise failed.meaning from None
                 newest.forget(channel)  # we have been put out, or the channel is gone
                 break
-            found = tuple(sorted(found, key=lambda message: int(message.id)))
+            read = [message for raw in page if (message := _message(raw, happenings)) is not None]
+            found = sorted(read, key=lambda message: int(message.id))
             events: list[InboundEvent] = []
             for message in found:
                 event = await happenings.message(message)
@@ -60,9 +63,18 @@ async def read_missed(
                 newest.note(channel, message.id)
             if found:
                 await deliver(*events)
-            if len(found) < PAGE:
+            if len(page) < PAGE or not found:
                 break
         else:
             log.warning("more was missed than %d pages hold; what is older than they reach is not read", pages)
             break
     return used
+
+
+def _message(raw: msgspec.Raw, happenings: Happenings) -> Message | None:
+    """A message of a page; None for one that is not as documented, which nothing else waits for."""
+    try:
+        return msgspec.json.decode(raw, type=Message)
+    except msgspec.DecodeError as exc:
+        happenings.quarantine(f"a message that was missed is not as documented: {exc}", bytes(raw)[:1000])
+        return None

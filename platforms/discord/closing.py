@@ -28,6 +28,7 @@ class Ending:
         refused: trying again is of no use; `words` say what is.
         pause: a new session is begun only after one to five seconds, as the service asks.
         asked: the service asked for it, nothing is wrong.
+        silent: the path that was found to bring nothing.
     """
 
     words: str
@@ -35,6 +36,7 @@ class Ending:
     refused: bool = False
     pause: bool = False
     asked: bool = False
+    silent: str | None = None
 
 
 _PAGE = "https://discord.com/developers/applications"

@@ -43,7 +43,7 @@ class DiscordConfig:
     compress: bool = setting(default=True, about="receive events compressed")
     timeout_s: float = setting(30.0, rule=seconds(300), about="how long one REST request may take")
     quiet_s: float = setting(
-        900.0, rule=seconds(86_400), about="after so long without any event the flow is checked by REST"
+        900.0, rule=seconds(36_000), about="after so long without any event the flow is checked by REST"
     )
     backfill_pages: int = setting(
         250, rule=whole(0, 1000), about="pages of 100 messages that are read at most after an outage; 0 = none"

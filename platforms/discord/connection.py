@@ -110,7 +110,7 @@ class Discord:
         try:
             await Receiving(self._account, inbox, cursors).run()
         finally:
-            self._account.happenings.nursery = None
+            self._account.happenings.nursery = self._account.happenings.inbox = None
 
     async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:
         """Show one part."""

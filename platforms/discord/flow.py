@@ -27,18 +27,22 @@ GRACE_S = 10.0  # an event may be on its way
 
 async def watch_flow(rest: Rest, quiet_s: float, receiving: Receiving, connection: Connection) -> None:
     """Look after each silence of `quiet_s`; ends the connection if it is deaf."""
+    grace_s = min(GRACE_S, quiet_s)
+    looked = 0.0
     while True:
+        since = max(receiving.heard, looked)
+        await trio.sleep_until(since + quiet_s)
+        if receiving.heard <= since:
+            looked = trio.current_time()
+            for channel in receiving.newest.channels()[:1]:
+                if await _missing(rest, receiving, channel, grace_s):
+                    words = "messages are written that Discord does not tell us about"
+                    connection.end(Ending(words=words, keep=False, silent="event"))
+                    return
         receiving.flows(2 * quiet_s + 60)
-        await trio.sleep(quiet_s)
-        if trio.current_time() - receiving.heard < quiet_s:
-            continue
-        for channel in receiving.newest.channels()[:1]:
-            if await _missing(rest, receiving, channel):
-                connection.end(Ending(words="messages are written that Discord does not tell us about", keep=False))
-                return
 
 
-async def _missing(rest: Rest, receiving: Receiving, channel: str) -> bool:
+async def _missing(rest: Rest, receiving: Receiving, channel: str, grace_s: float) -> bool:
     """Whether a message is there that we have not heard of, also a little later."""
     heard = receiving.heard
     try:
@@ -48,5 +52,5 @@ async def _missing(rest: Rest, receiving: Receiving, channel: str) -> bool:
         return False
     if latest is None or int(latest) <= receiving.newest.of(channel):
         return False
-    await trio.sleep(GRACE_S)
+    await trio.sleep(grace_s)
     return receiving.heard == heard

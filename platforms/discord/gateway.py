@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from hermes.decode import without_halves
 from hermes.errors import PlatformProtocolError, PlatformRefused, WebSocketClosed
 from hermes.platform import Host, WebSocket
 from platforms.discord.background import open_background
@@ -50,6 +51,7 @@ from platforms.discord.wire import Frame, decode_frame
 
 MAX_FRAME_BYTES = 16_777_216
 
+_ESCAPED = (b"\\ud", b"\\uD")  # how a surrogate begins, whole or half
 Handler = Callable[["Connection", Event | Began | Resumed], Awaitable[None]]
 
 
@@ -68,6 +70,12 @@ def gateway_url(config: DiscordConfig, url: str) -> str:
     if parts.scheme != "wss" and not (parts.scheme == "ws" and config.base_url.startswith("http://")):
         raise PlatformRefused(f"Discord named a gateway that is not encrypted: {parts.scheme}://{parts.netloc}")
     return f"{url.rstrip('/')}/?v=10&encoding=json" + ("&compress=zlib-stream" if config.compress else "")
+
+
+def _mended(message: str | bytes) -> str | bytes:
+    """A frame that no half of a character makes unreadable."""
+    data = message.encode() if isinstance(message, str) else message
+    return without_halves(data) if any(each in data for each in _ESCAPED) else message
 
 
 @asynccontextmanager
@@ -90,7 +98,7 @@ async def open_gateway(
         try:
             yield Connection(socket, config, session)
         finally:
-            await socket.close(KEEPS_SESSION)
+            await socket.close(KEEPS_SESSION)  # noqa: ASYNC102  # shielded and bounded inside
 
 
 class Connection:
@@ -208,7 +216,7 @@ class Connection:
                     else:
                         message = received
                     if message is not None:
-                        return decode_frame(message)
+                        return decode_frame(_mended(message))
                 except (TooLarge, msgspec.DecodeError) as exc:
                     sample = received[:200] if isinstance(received, str) else received[:60].hex()
                     raise PlatformProtocolError(f"this is no frame of the gateway: {exc}", sample=sample) from None

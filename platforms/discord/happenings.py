@@ -11,6 +11,7 @@ import trio
 
 from hermes.errors import PlatformError
 from hermes.events import InboundEvent
+from hermes.platform import Inbox
 from platforms.discord.interactions import ANSWER_WITHIN_S, deferral, interaction_event
 from platforms.discord.places import Place, Places
 from platforms.discord.protocol import Event
@@ -53,8 +54,8 @@ class Happenings:
         self._auto_thread = auto_thread
         self._places = Places()
         self._deferring = 0
-        self.malformed = 0
         self.nursery: trio.Nursery | None = None  # of the connection that is open
+        self.inbox: Inbox | None = None  # likewise
 
     async def translate(self, event: Event) -> Found:
         """What an event is to the core. Raises PlatformError if the service must be asked and does not answer."""
@@ -140,7 +141,11 @@ class Happenings:
         try:
             return msgspec.json.decode(event.data, type=kind)
         except msgspec.DecodeError as exc:
-            self.malformed += 1
-            sample = bytes(event.data)[:200]
-            log.warning("%s is not as documented and was left out: %s; it begins %r", event.name, exc, sample)
+            sample = b"" if kind is Interaction else bytes(event.data)[:1000]  # an interaction holds a right to answer
+            self.quarantine(f"{event.name} is not as documented: {exc}", sample)
             return None
+
+    def quarantine(self, because: str, sample: object) -> None:
+        """Tell of what was left out."""
+        if self.inbox is not None:
+            self.inbox.quarantine(because, sample)

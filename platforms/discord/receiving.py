@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import trio
 
-from hermes.errors import PlatformRefused, PlatformUnavailable, Unreachable
+from hermes.errors import PlatformProtocolError, PlatformRefused, PlatformUnavailable, Unreachable
 from hermes.events import InboundEvent
 from hermes.platform import Host, Inbox
 from platforms.discord import backfill, budget
@@ -69,7 +69,15 @@ class Receiving:
         while True:
             resumed = self._session is not None
             begun = trio.current_time()
-            ending, lived = await self._connection()
+            garbage: PlatformProtocolError | None = None
+            try:
+                ending, lived = await self._connection()
+            except PlatformProtocolError as exc:
+                garbage = exc
+            if garbage is not None:
+                if resumed:  # it may be what the service keeps for us: resumed, it would come again and again
+                    await self._forget_session()
+                raise garbage
             if not ending.keep:
                 await self._forget_session()
             if ending.refused:
@@ -78,8 +86,8 @@ class Receiving:
                 await trio.sleep(1 + 4 * random.random())
             short = short + 1 if trio.current_time() - begun < SHORT_S else 0
             again = (ending.asked and lived and short <= MAX_SHORT) or (not ending.keep and resumed and not invalid)
-            if not again:
-                raise PlatformUnavailable(ending.words)
+            if ending.silent is not None or not again:
+                raise PlatformUnavailable(ending.words, silent=ending.silent)
             invalid = not lived
             log.info("%s; connecting again", ending.words)
 
@@ -107,6 +115,7 @@ class Receiving:
 
     def _beside(self, nursery: trio.Nursery, connection: Connection) -> None:
         self._account.happenings.nursery = nursery
+        self._account.happenings.inbox = self._inbox
         nursery.start_soon(watch_flow, self._account.rest, self._account.config.quiet_s, self, connection)
 
     async def _identify(self) -> None:

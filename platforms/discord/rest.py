@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from hermes.decode import without_halves
 from hermes.errors import PlatformProtocolError, PlatformUnavailable, RateLimited, SendUncertain, Unreachable
 from hermes.platform import HttpAnswer, HttpClient, Secret, UploadPart
 from platforms.discord.buckets import Buckets, Route, Scope
@@ -142,7 +143,7 @@ class Rest:
 def decoded(body: bytes, kind: type[T]) -> T:
     """An answer as a value. Raises PlatformProtocolError."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(without_halves(body) if b"\\u" in body else body, type=kind)
     except msgspec.DecodeError as exc:
         words = f"Discord's answer is not as documented: {exc}"
         raise PlatformProtocolError(words, sample=body[:300].decode("utf-8", "replace")) from None

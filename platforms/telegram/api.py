@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from hermes.decode import without_halves
 from hermes.errors import (
     AddressGone,
     PlatformConflict,
@@ -125,7 +126,7 @@ def _field(value: Any) -> bytes:
 def result(answer: HttpAnswer) -> Any:
     """The result that an answer holds. Raises what its error means."""
     try:
-        body = _decode(answer.body)
+        body = _decode(without_halves(answer.body) if b"\\u" in answer.body else answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("ok"), bool):

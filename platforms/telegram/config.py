@@ -39,5 +39,5 @@ class TelegramConfig:
     drafts: bool = setting(default=True, about="show a reply while it is written, by editing it")
     poll_timeout_s: float = setting(50.0, rule=seconds(50), about="how long Telegram may hold a request for updates")
     quiet_s: float = setting(
-        900.0, rule=seconds(86_400), about="after so long without an update we ask whether any wait"
+        900.0, rule=seconds(36_000), about="after so long without an update we ask whether any wait"
     )

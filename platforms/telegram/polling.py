@@ -8,6 +8,7 @@ that is asked for what it cannot know yet answers from what it has.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -28,6 +29,9 @@ OFFSET = "offset"
 ANSWER_S = 15.0  # beyond the time for which the server may hold a poll
 CONFIRM_S = 5.0
 BATCH = 100
+PAUSE_S = (
+    1.0  # after an answer with nothing new that came at once: there are servers that hold no poll, or confirm nothing
+)
 
 
 async def poll(
@@ -40,23 +44,38 @@ async def poll(
     """
     offset = _offset(cursors, me)
     hold_s = max(1, round(config.poll_timeout_s))
-    heard, doubted = trio.current_time(), False
+    heard, doubted = (
+        -math.inf,
+        False,
+    )  # the first quiet poll is asked about too: the connection before may have been deaf
+    flows_s = 2 * (config.quiet_s + hold_s) + 6 * ANSWER_S
     while True:
+        asked, repeated = trio.current_time(), False
         updates = await _ask(api, offset, 0 if doubted else hold_s)
         inbox.alive("poll", next_within_s=hold_s + 4 * ANSWER_S)
         if updates:
-            events, last = read(updates, account=account, me=me)
+            events, last, bad = read(updates, account=account, me=me)
+            for because, update in bad:
+                inbox.quarantine(because, update)
             if last is None:
                 raise PlatformProtocolError("getUpdates brought updates without numbers", sample=repr(updates[0])[:200])
+            repeated = offset is not None and last < offset
             offset = last + 1
             await inbox.deliver(*events, cursors={OFFSET: f"{me.id} {offset}".encode()})
             await _confirm_buttons(api, events)
             heard, doubted = trio.current_time(), False
+            inbox.alive("updates", next_within_s=flows_s)
         elif doubted or trio.current_time() - heard >= config.quiet_s:
             waiting = await _waiting(api)
             if waiting and doubted:
-                raise PlatformUnavailable(f"{waiting} updates wait at Telegram, and the polls bring none")
+                raise PlatformUnavailable(
+                    f"{waiting} updates wait at Telegram, and the polls bring none", silent="updates"
+                )
+            if not waiting:
+                inbox.alive("updates", next_within_s=flows_s)
             heard, doubted = trio.current_time(), bool(waiting)  # one may have come just now: another poll tells
+        if (repeated or not updates) and not doubted:
+            await trio.sleep_until(asked + PAUSE_S)
 
 
 async def _ask(api: TelegramApi, offset: int | None, hold_s: int) -> list[Any]:

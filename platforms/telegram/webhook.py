@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 import trio
 
+from hermes.decode import without_halves
 from hermes.errors import (
     LeaseEnded,
     PlatformConflict,
@@ -30,8 +30,6 @@ from platforms.telegram.config import TelegramConfig
 from platforms.telegram.reading import read
 from platforms.telegram.translate import UPDATES
 from platforms.telegram.words import Me
-
-log = logging.getLogger(__name__)
 
 HEADER = "x-telegram-bot-api-secret-token"
 CHECK_S = 60.0
@@ -49,6 +47,7 @@ class _Hook:
     secret: bytes
     account: str
     me: Me
+    alive_s: float
     taken: int = 0
 
     async def handle(self, request: WebRequest) -> WebResponse:
@@ -58,12 +57,15 @@ class _Hook:
         if request.method != "POST":
             return WebResponse(status=405)
         try:
-            update: Any = msgspec.json.decode(request.body)
+            update: Any = msgspec.json.decode(without_halves(request.body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            log.warning("what came to the webhook is no JSON: %.200r", request.body)
+            self.inbox.quarantine("it is no JSON", request.body)
             return WebResponse()  # it would come again as it is
-        events, _ = read([update], account=self.account, me=self.me)
+        events, _, bad = read([update], account=self.account, me=self.me)
+        for because, sample in bad:
+            self.inbox.quarantine(because, sample)
         self.taken += 1
+        self.alive()
         if not events:
             return WebResponse()
         try:
@@ -75,6 +77,10 @@ class _Hook:
         answer = {"method": "answerCallbackQuery", "callback_query_id": events[0].id}
         return WebResponse(body=msgspec.json.encode(answer), media_type="application/json")
 
+    def alive(self) -> None:
+        """Updates reach us; a minute without a sign is asked about."""
+        self.inbox.alive("webhook", next_within_s=self.alive_s)
+
 
 async def receive(api: TelegramApi, inbox: Inbox, *, config: TelegramConfig, host: Host, me: Me) -> NoReturn:
     """Take updates on the gateway's listener, for ever, and ask now and then whether they reach us.
@@ -84,16 +90,16 @@ async def receive(api: TelegramApi, inbox: Inbox, *, config: TelegramConfig, hos
         PlatformError: as `hermes.errors` says.
     """
     base, secret = reachable(config), secret_of(config)
-    hook = _Hook(inbox, secret.encode(), host.account, me)
     check_s = min(CHECK_S, config.quiet_s)
+    hook = _Hook(inbox, secret.encode(), host.account, me, check_s + 2 * CALL_S)
     async with host.routes.mount("updates", hook.handle, max_body_bytes=MAX_UPDATE) as path:
         url = base + path
         await _set(api, url, secret)
         while True:
-            inbox.alive("webhook", next_within_s=check_s + 2 * CALL_S)
             before = hook.taken
             await trio.sleep(check_s)
             _judge(await api.call("getWebhookInfo", {}), url, quiet=hook.taken == before)
+            hook.alive()
 
 
 def reachable(config: TelegramConfig) -> str:
@@ -136,4 +142,6 @@ def _judge(info: Any, url: str, *, quiet: bool) -> None:
     waiting = info.get("pending_update_count")
     if quiet and isinstance(waiting, int) and waiting > 0:
         why = str(info.get("last_error_message") or "none came in the last minute")[:200]
-        raise PlatformUnavailable(f"{waiting} updates wait at Telegram, which cannot bring them to {url}: {why}")
+        raise PlatformUnavailable(
+            f"{waiting} updates wait at Telegram, which cannot bring them to {url}: {why}", silent="webhook"
+        )

@@ -1,4 +1,4 @@
-"""Lanes, a reply being written and typing, ended at every step: each part says what became of it, and the next start goes on."""
+"""Lanes, a reply being written, typing, progress, ended at every step: each part says what became of it, the next start goes on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from hermes.testing.fake_platform import FakeConnections, FakePlatform, Mood, re
 from hermes.testing.spine import config_for
 
 A, B, C = (Address(account="one", chat=chat) for chat in "abc")
-QUICK = DeliveryConfig(backoff_base_s=0.001, edit_interval_s=0.001, sweep_s=0.05)
+QUICK = DeliveryConfig(
+    backoff_base_s=0.001,
+    edit_interval_s=0.001,
+    sweep_s=0.05,
+    progress="line",
+    progress_after_s=0.001,
+    progress_every_s=0.01,
+)
 
 
 @asynccontextmanager
@@ -65,10 +72,16 @@ async def test_at_every_step(tmp_path: Path, seed: int, full: bool, record: Call
                 await delivery.post(address, say(*texts), source="test")
                 posted.update(texts)
             turn = f"t{life}"
-            async with delivery.open_typing(C), delivery.open_live(C, turn_id=turn) as live:
-                live.update(f"draft {life}")
+            async with (
+                delivery.open_live(C, turn_id=turn) as live,
+                delivery.open_typing(C),
+                delivery.open_progress(live) as progress,
+            ):
+                progress.words([f"draft {life}"])
                 await trio.lowlevel.checkpoint()
+                progress.began("1", "terminal")
                 live.update(f"draft {life} more")
+                await trio.sleep(0.002)  # the line is written
             now = store.clock()
             text = f"c {life}"
             added = await store.database.write(

@@ -73,7 +73,9 @@ def test_the_page_names_the_eight_clauses_in_their_order() -> None:
 
 
 def test_all_clauses_are_told_at_once(make: Make) -> None:
-    subject = make(("log = logging", "import asyncio\n\nlog = logging"), ("at=found.at", "at=__import__('time').time()"))
+    subject = make(
+        ("log = logging", "import asyncio\n\nlog = logging"), ("at=found.at", "at=__import__('time').time()")
+    )
     subject = Subject(**{name: getattr(subject, name) for name in Subject.__slots__} | {"endings": 3})
     with pytest.raises(Breach) as caught:
         check_platform(subject)
@@ -93,7 +95,9 @@ SHOW = """        try:
 UNCERTAIN = """            if error.sent:
                 raise SendUncertain(str(error)) from None
 """
-LIMIT = 'raise RateLimited("Postbox asks to wait", retry_after_s=int(wait) if wait.isdecimal() else 5.0, scope="account")'
+LIMIT = (
+    'raise RateLimited("Postbox asks to wait", retry_after_s=int(wait) if wait.isdecimal() else 5.0, scope="account")'
+)
 LOG = "log = logging.getLogger(__name__)\n"
 
 BROKEN: list[tuple[str, str, str, str]] = [

@@ -482,6 +482,9 @@ async def test_dropping_ends_a_part_that_waits(tmp_path: Path, clock: MockClock)
         assert not await place.store.outbox.drop(row.key + "x")
         place.connections.back("one")
         assert await place.rows() == [("rejected", "dropped by a person")]
+        assert await place.store.outbox.drop(row.key)  # what is over is forgotten
+        assert await place.rows() == []
+        assert not await place.store.outbox.drop(row.key)
 
 
 async def test_a_store_that_is_away_loses_and_repeats_nothing(

@@ -102,7 +102,7 @@ def translated(sample: bytes) -> Sequence[InboundEvent]:
         updates = json.loads(sample)
     except (ValueError, RecursionError):
         return []  # what is no JSON ends at the API, before it is translated
-    events, _ = read([updates], account="kit", me=Me(id=4242, username="hermes_test_bot"))
+    events, _, _ = read([updates], account="kit", me=Me(id=4242, username="hermes_test_bot"))
     return events
 
 

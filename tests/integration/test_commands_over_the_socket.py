@@ -45,7 +45,7 @@ class Gateway(socketserver.ThreadingUnixStreamServer):
             page = every[first : first + query["limit"]]
             return 200, {"data": page, "has_more": first + len(page) < len(every)}
         table: dict[tuple[str, str], Any] = {
-            ("GET", "/control/status"): {"mode": "serve", "status": "ready", "accounts": {"a": {"state": "up"}}},
+            ("GET", "/control/status"): {"mode": "serve", "status": "ready", "accounts": {"a": {"state": "connected"}}},
             ("POST", "/control/stop"): {"stopping": True},
             ("POST", "/control/reload"): {"changed": ["http", "model"], "after_restart": ["http"]},
             ("POST", "/control/backup"): {"bytes": 4096},
@@ -99,7 +99,7 @@ def gateway() -> Iterator[tuple[Path, Gateway]]:
 def test_status(gateway: tuple[Path, Gateway], capsys: pytest.CaptureFixture[str]) -> None:
     home, _ = gateway
     assert main(["status", "--home", str(home)]) == 0
-    assert capsys.readouterr().out == "ready\naccount   a: up\n"
+    assert capsys.readouterr().out == "ready\naccount   a: connected\n"
     assert main(["status", "--json", "--home", str(home)]) == 0
     assert json.loads(capsys.readouterr().out)["running"] is True
 

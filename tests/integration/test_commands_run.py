@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import trio
 from hermes.access import AccessPolicy, CommandPolicy
 from hermes.accounts import AccountRecord, AccountStatus
 from hermes.commanding import BACK, Commanding, GatewayView, open_commanding
-from hermes.events import Address, InboundEvent, Person, StoredContent, decode_content
+from hermes.events import Address, Button, InboundEvent, Person, StoredContent, decode_content
 from hermes.platform_config import AccountConfig
+from hermes.replies import Buttons
 from hermes.store.reception import Place
 from hermes.testing.door import Say, ScriptedDoor
 from hermes.testing.spine import Spine, open_spine
@@ -34,8 +35,11 @@ class Written:
     def __init__(self) -> None:
         self.woken = trio.Event()
 
-    def parts(self, _address: Address, markdown: str) -> Sequence[StoredContent]:
-        return (StoredContent(text=markdown),)
+    def parts(self, _address: Address, markdown: str, buttons: Buttons = ()) -> Sequence[StoredContent]:
+        return (StoredContent(text=markdown, buttons=buttons),)
+
+    def typed(self, _address: Address, text: str) -> str:
+        return text
 
     def wake(self, _address: Address) -> None:
         self.woken.set()
@@ -272,6 +276,62 @@ async def test_nobody_sees_or_takes_the_conversations_of_others(tmp_path: Path) 
         assert await world.say("/sessions", BEN, **ROOM) == "There are no conversations of yours yet."
 
 
+async def pressing(world: World) -> list[Button]:
+    """The buttons of what was sent last."""
+    ((content,),) = await world.spine.rows("SELECT content FROM outbox ORDER BY id DESC LIMIT 1")
+    return [each for row in decode_content(content).buttons for each in row]
+
+
+async def test_a_press_goes_on_with_the_conversation_that_its_button_names(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.say("one")
+        await world.say("/title Trip *to* Rome")
+        await world.say("/new")
+        assert not await pressing(world)
+        await world.say("two")
+        for command in ("/sessions", "/resume"):
+            await world.say(command)
+            assert [each.text for each in await pressing(world)] == ["1. without a name", "2. Trip *to* Rome"]
+        _, rome = await pressing(world)
+        await world.say("/new another")  # the numbers are others now
+        await world.say("three")
+        assert (await world.say(rome.data, kind="button")).startswith("Going on with Trip")
+        assert await world.say(rome.data, kind="button") == "That is the conversation we are in."
+        assert await world.conversation() == ["one", "echo: one"]
+        pressed = await world.spine.rows("SELECT count(*) FROM inbox WHERE kind = 'command' AND state = 'command'")
+        assert pressed == [(7,)]
+
+
+async def test_who_presses_the_button_of_somebody_else_presses_it_as_themselves(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.say("secret", **ROOM)
+        await world.say("/title Mine", **ROOM)
+        await world.say("/new", **ROOM)
+        await world.say("/sessions", **ROOM)
+        (mine,) = [each for each in await pressing(world) if "Mine" in each.text]
+        for other in (BEN, OWNER):
+            said = await world.say(mine.data, other, kind="button", **ROOM)
+            assert said == "You have no conversation like that. /sessions lists them."
+        before = await world.spine.rows("SELECT count(*) FROM inbox")
+        await world.bring(mine.data, Person("9", "Mallory"), kind="button", **ROOM)  # may not speak
+        await world.bring("approve:1", kind="button", **ROOM)  # what is no command has lapsed
+        assert await world.spine.rows("SELECT count(*) FROM inbox") == before
+        said = await world.say(mine.data, kind="button", **ROOM)
+        assert said.startswith("Going on with Mine"), said
+
+
+async def test_who_may_not_resume_is_shown_no_buttons_and_a_press_of_an_old_one_says_so(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.say("one")
+        await world.say("/sessions")
+        (one,) = await pressing(world)
+    policy = replace(POLICY, commands=CommandPolicy(disabled=frozenset({"resume"})))
+    async with opened(tmp_path, policy=policy) as world:
+        assert "1. without a name" in await world.say("/sessions")
+        assert not await pressing(world)
+        assert "switched off" in await world.say(one.data, kind="button")
+
+
 async def test_a_shared_conversation_belongs_to_its_place(tmp_path: Path) -> None:
     async with opened(tmp_path, policy=SHARED) as world:
         await world.say("ours", **ROOM)
@@ -317,7 +377,8 @@ async def test_commands_for_admins_are_refused_to_others_and_say_so(tmp_path: Pa
 async def test_accounts_are_shown_and_tried_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as world:
         assert await world.say("/platforms") == "- `tg`: connecting"
-        assert await world.say("/platforms", OWNER) == "- `tg`: connecting, for 5 s"
+        told = await world.say("/platforms", OWNER)
+        assert told.startswith("- `tg`: connecting, for 5 s\n  - 1 part is to be sent, the oldest for ")
         assert "no such account" in await world.say("/platform retry other", OWNER)
         assert "says what came of it" in await world.say("/platform \u2014retry tg", OWNER)
         assert world.retried == ["tg"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -79,6 +81,19 @@ async def test_an_account_is_connected_and_opening_delays_nobody(clock: MockCloc
 
 
 # --- what a failure leads to
+
+
+async def test_the_log_says_when_an_account_is_back_and_shows_the_code_of_bugs_alone(
+    clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = FakeService(open_steps=deque([AWAY, KeyError("update_id")]))
+    with caplog.at_level(logging.INFO):
+        async with connected(service) as connections:
+            await connections.connected("a")
+    lines = [line for line in caplog.text.splitlines() if "account." in line]
+    told = [re.search(r"account\.[a-z_]+", line)[0] for line in lines]  # type: ignore[index]
+    assert told == ["account.waits", "account.failed", "account.waits", "account.connected"]
+    assert "update_id" in lines[1]
 
 
 async def test_a_refused_account_makes_one_attempt_and_says_why(clock: MockClock) -> None:
@@ -249,10 +264,10 @@ async def test_a_refusal_survives_a_clean_up_that_fails_or_hangs_inside_open(clo
             try:
                 yield
             finally:
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()  # noqa: ASYNC102  # a bad clean-up is what is tested
                 if isinstance(clean_up, Exception):
                     raise fresh(clean_up)
-                await clean_up()
+                await clean_up()  # noqa: ASYNC102
 
         service = FakeService(open_always=REFUSED, held=held)
         async with connected(service) as connections:

@@ -298,6 +298,30 @@ async def test_a_broken_promise_is_shown_and_renews_the_connection(clock: MockCl
         assert service.most_open == service.most_receiving == 1
 
 
+async def test_a_path_that_is_proven_to_bring_nothing_is_shown_however_healthy_the_rest_is(clock: MockClock) -> None:
+    async def finds_out(inbox: Inbox) -> None:
+        inbox.alive("poll", next_within_s=600)
+        await trio.sleep(500)
+        raise PlatformUnavailable("2 updates wait, and the polls bring none", silent="updates")
+
+    async def brings(inbox: Inbox) -> None:
+        inbox.alive("poll", next_within_s=60_000)
+        await inbox.deliver(cursors={"offset": b"1"})
+        await trio.sleep(20)
+        await inbox.deliver(event(1))
+        await trio.sleep_forever()
+
+    service = FakeService(receive_steps=deque([finds_out, brings]))
+    async with receiving(service) as connections:
+        await trio.sleep(499)
+        assert status(connections).state == "connected"
+        await until(lambda: service.receiving and status(connections).generation == 2)
+        await trio.sleep(10)
+        assert (status(connections).state, status(connections).deaf) == ("deaf", ("updates",))
+        await until(lambda: service.committed == ["1"])
+        assert status(connections).state == "connected"
+
+
 async def test_a_slow_commit_is_no_silence(clock: MockClock) -> None:
     async def slow() -> None:
         await trio.sleep(500)
@@ -412,7 +436,7 @@ async def test_leaving_while_a_clean_up_of_receiving_hangs_is_bounded_by_its_own
         try:
             await hang()
         finally:
-            await hang_shielded()
+            await hang_shielded()  # noqa: ASYNC102  # a bad clean-up is what is tested
 
     service = FakeService(receive_always=hangs)
     with trio.CancelScope() as root:

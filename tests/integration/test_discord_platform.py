@@ -326,6 +326,7 @@ async def test_a_deaf_gateway_is_found_by_asking_and_what_it_kept_is_read(clock:
             await on.inbox.until(lambda: raised)
         assert isinstance(raised[0], PlatformUnavailable)
         assert "does not tell us about" in str(raised[0])
+        assert raised[0].silent == "event"
         on.discord.forwards = True
         async with on.receiving():
             await on.inbox.until(lambda: len(on.inbox.events) == 2)
@@ -368,6 +369,9 @@ async def test_what_is_malformed_is_left_out_and_the_rest_goes_on() -> None:
         on.discord.say("fine")
         await on.inbox.until(lambda: on.inbox.events)
         assert [each.text for each in on.inbox.events] == ["fine"]
+        told = {because.partition(" ")[0] for because, _ in on.inbox.quarantined}
+        assert told == {"MESSAGE_CREATE", "INTERACTION_CREATE", "GUILD_CREATE"}
+        assert all(sample == b"" for because, sample in on.inbox.quarantined if because.startswith("INTER"))
 
 
 @pytest.mark.parametrize("rubbish", ["{", "[]", b"rubbish\x00\x00\xff\xff"])
@@ -377,6 +381,38 @@ async def test_what_is_no_frame_ends_the_connection(rubbish: Any) -> None:
         on.discord.gateway.send(rubbish)
         await on.discord.until(lambda: raised)
         assert isinstance(raised[0], PlatformProtocolError)
+
+
+async def test_what_can_never_be_read_is_not_resumed_for_ever() -> None:
+    async with bench() as on:
+        async with on.receiving():
+            await on.discord.until(lambda: on.discord.gateway.live)
+            on.discord.say("one")
+            await on.inbox.until(lambda: on.inbox.events)
+        (session,) = on.discord.gateway.sessions.values()
+        session.sequence += 1
+        session.kept.append({"op": 0, "s": session.sequence, "t": "MESSAGE_CREATE", "d": float("nan")})  # no JSON
+        on.discord.say("two")
+        await on.received(PlatformProtocolError, "no frame")
+        async with on.receiving():
+            await on.inbox.until(lambda: len(on.inbox.events) == 2)
+        assert [each.text for each in on.inbox.events] == ["one", "two"]
+        assert len(on.discord.gateway.identifies) == 2
+
+
+async def test_a_message_that_cannot_be_read_keeps_no_other_from_being_read_later(clock: MockClock) -> None:
+    async with bench() as on:
+        async with on.receiving():
+            await on.discord.until(lambda: on.discord.gateway.live)
+            on.discord.say("one")
+            await on.inbox.until(lambda: on.inbox.events)
+        on.discord.gateway.sessions.clear()
+        on.discord.say("half of a pair: \ud800")
+        on.discord.say("garbage", attachments=[{"id": [], "filename": None}])
+        on.discord.say("three")
+        async with on.receiving():
+            await on.inbox.until(lambda: len(on.inbox.events) == 3)
+        assert [each.text for each in on.inbox.events] == ["one", "half of a pair: \ufffd", "three"]
 
 
 async def test_what_comes_twice_is_one_event() -> None:

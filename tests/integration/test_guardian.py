@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import socket
@@ -57,6 +58,12 @@ class Started:
 
 
 @pytest.fixture
+def tag() -> str:
+    """A duration that no other process waits for: neither another test's, nor this test's in another run beside it."""
+    return f"4243.{secrets.randbelow(10**12):012}"
+
+
+@pytest.fixture
 def started(tmp_path: Path) -> Iterator[list[Started]]:
     running: list[Started] = []
     yield running
@@ -74,26 +81,26 @@ def run(started: list[Started], command: str, directory: Path, *program: str, gr
     ("command", "report"),
     [
         ("exit 5", ["5", "-", "0", "0"]),
-        ("sleep 4243.1 & exit 0", ["0", "-", "0", "0"]),
-        ("(trap '' TERM; sleep 4243.1; sleep 4243.1) & exit 1", ["1", "-", "0", "0"]),
+        ("sleep {tag} & exit 0", ["0", "-", "0", "0"]),
+        ("(trap '' TERM; sleep {tag}; sleep {tag}) & exit 1", ["1", "-", "0", "0"]),
         ("kill -9 $$", ["-", "9", "0", "0"]),
     ],
 )
 def test_without_a_subreaper_the_process_group_is_ended(
-    started: list[Started], tmp_path: Path, command: str, report: list[str]
+    started: list[Started], tmp_path: Path, tag: str, command: str, report: list[str]
 ) -> None:
-    one = run(started, command, tmp_path, "-c", GROUP_ONLY)
+    one = run(started, command.replace("{tag}", tag), tmp_path, "-c", GROUP_ONLY)
     assert one.report() == report
     one.process.wait()
-    assert processes_with("4243.1") == []
+    assert processes_with(tag) == []
 
 
 @pytest.mark.parametrize("word", [b"T", b"K", b""])
 @pytest.mark.parametrize("program", [(), ("-c", GROUP_ONLY)])
 def test_a_word_or_the_end_of_the_gateway_ends_the_command(
-    started: list[Started], tmp_path: Path, word: bytes, program: tuple[str, ...]
+    started: list[Started], tmp_path: Path, tag: str, word: bytes, program: tuple[str, ...]
 ) -> None:
-    one = run(started, "trap '' TERM; echo here; sleep 4243.2; sleep 4243.2", tmp_path, *program)
+    one = run(started, f"trap '' TERM; echo here; sleep {tag}; sleep {tag}", tmp_path, *program)
     assert one.line() == b"here\n"
     if word:
         one.control.send(word)
@@ -101,7 +108,7 @@ def test_a_word_or_the_end_of_the_gateway_ends_the_command(
     else:
         one.control.close()
     assert one.process.wait() == 0
-    assert processes_with("4243.2") == []
+    assert processes_with(tag) == []
 
 
 def test_kill_does_not_wait_for_the_grace_period(started: list[Started], tmp_path: Path) -> None:
@@ -151,30 +158,30 @@ def marked(mark: str, tag: str) -> None:
         time.sleep(0.005)
 
 
-def test_the_sweep_kills_what_carries_the_mark_of_this_home_and_nothing_else(tmp_path: Path) -> None:
+def test_the_sweep_kills_what_carries_the_mark_of_this_home_and_nothing_else(tmp_path: Path, tag: str) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
-    marked(f"{mark_of(mine)}.1", "4244.1")
-    marked(f"{mark_of(other)}.1", "4244.2")
+    marked(f"{mark_of(mine)}.1", tag + "1")
+    marked(f"{mark_of(other)}.1", tag + "2")
     assert sweep_leftovers(mine) >= 1
-    assert processes_with("4244.1") == []
-    assert processes_with("4244.2") != []
+    assert processes_with(tag + "1") == []
+    assert processes_with(tag + "2") != []
     assert sweep_leftovers(other) >= 1
-    assert processes_with("4244.2") == []
+    assert processes_with(tag + "2") == []
     assert sweep_leftovers(mine) == 0
 
 
-def test_a_gateway_that_carries_the_mark_spares_itself_and_its_ancestors(tmp_path: Path) -> None:
+def test_a_gateway_that_carries_the_mark_spares_itself_and_its_ancestors(tmp_path: Path, tag: str) -> None:
     program = (
         f"from pathlib import Path; from {leftovers.__name__} import *; print(sweep_leftovers(Path({str(tmp_path)!r})))"
     )
-    marked(f"{mark_of(tmp_path)}.1", "4244.3")
+    marked(f"{mark_of(tmp_path)}.1", tag)
     command = ["/bin/sh", "-c", 'echo started; "$0" "$@"; echo survived', sys.executable, "-c", program]
     environment = {**os.environ, MARK: f"{mark_of(tmp_path)}.2"}
     done = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)
     first, killed, last = done.stdout.split()
     assert (first, last) == ("started", "survived")
     assert int(killed) >= 1
-    assert processes_with("4244.3") == []
+    assert processes_with(tag) == []
 
 
 def test_the_listing_of_children_agrees_with_the_table_of_processes() -> None:

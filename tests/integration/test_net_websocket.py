@@ -73,6 +73,17 @@ async def sockets(tls: ssl.SSLContext | None = None, close_s: float = 2.0) -> As
         yield make_websocket_factory(network, close_s=close_s)
 
 
+async def test_a_ping_is_answered_and_fails_when_the_peer_is_gone() -> None:
+    async with open_peer() as peer, sockets() as connect:
+        async with connect(f"ws://127.0.0.1:{peer.port}/") as socket:
+            await socket.ping()
+            await socket.send("still there")
+            assert await socket.receive() == "still there"
+            await socket.close()
+            with pytest.raises(WebSocketClosed):
+                await socket.ping()
+
+
 async def test_messages_go_both_ways_as_they_were_sent() -> None:
     async with open_peer() as peer, sockets() as connect:
         async with connect(f"ws://127.0.0.1:{peer.port}/a?b=c", headers={"X-Key": "k"}) as socket:
@@ -168,7 +179,7 @@ async def test_a_cancelled_body_still_closes_with_its_code() -> None:
                     scope.cancel()
                     await socket.receive()
                 finally:
-                    await socket.close(4321, "later")
+                    await socket.close(4321, "later")  # noqa: ASYNC102  # shielded inside, which is tested
         assert scope.cancelled_caught
     assert peer.ends == [(4321, "later")]
 

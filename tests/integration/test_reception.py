@@ -8,15 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hermes.access import AccessPolicy
-from hermes.errors import RequestError
+from hermes.errors import RequestError, StoreUnavailable
 from hermes.events import Address, InboundEvent, Person, Quoted, ReplyRef
 from hermes.ids import new_id
+from hermes.intake import TurnEnd
+from hermes.messages import assistant
+from hermes.platform_config import AccountConfig
+from hermes.reception import Reception
 from hermes.settings import Config
 from hermes.store import Store, open_store
 from hermes.store.reception import Delivered, Place
+from hermes.store.turns import Finish
+from platforms.telegram import platform as telegram
 
 ANNA = Person("7", "Anna")
 POLICY = AccessPolicy(allowed_users=frozenset({"7"}), admins=frozenset({"1"}), context_messages=2)
@@ -31,7 +38,8 @@ class Clock:
 
 @asynccontextmanager
 async def opened(tmp_path: Path, clock: Clock | None = None) -> AsyncIterator[Store]:
-    config = Config(home=tmp_path, workspace=tmp_path)
+    account = AccountConfig(account="tg", spec=telegram, config=None, access=POLICY)
+    config = Config(home=tmp_path, workspace=tmp_path, platforms={"tg": account})
     async with open_store(tmp_path / "hermes.db", config, "boot", clock or Clock()) as store:
         yield store
 
@@ -263,3 +271,83 @@ async def test_what_belongs_to_nothing_waits_for_nothing(tmp_path: Path) -> None
         assert (await taken(store, "tg:group:-5"))[1] == 1.0
         await deliver(store, event(3, "plain"))
         assert await taken(store) == (["plain"], 0.0)
+
+
+async def test_what_comes_for_an_account_that_was_just_removed_is_not_kept_and_not_confirmed(tmp_path: Path) -> None:
+    """Its service keeps what nobody confirmed; what names another account is counted and set aside."""
+    account = AccountConfig(account="tg", spec=telegram, config=None, access=POLICY)
+    there = Config(home=tmp_path, workspace=tmp_path, platforms={"tg": account})
+    current = [there]
+    async with opened(tmp_path) as store:
+        reception = Reception(
+            store, lambda: None, lambda: current[0], wake_lane=lambda _: None, wake_commands=lambda: None
+        )
+        inbox = reception.inbox_for("tg", 1)
+        await inbox.deliver(event(1), cursors={"offset": b"1"})
+        current[0] = replace(there, platforms={})
+        with pytest.raises(StoreUnavailable, match="not configured any more"):
+            await inbox.deliver(event(2), cursors={"offset": b"2"})
+        current[0] = there
+        other = msgspec.structs.replace(event(3), address=Address("somebody", "7"))
+        nameless = [
+            msgspec.structs.replace(event(4), id=""),
+            msgspec.structs.replace(event(5), id="x" * 600),
+            event(6, "\ud800"),
+            event(7, "x" * 200_001),
+        ]
+        await inbox.deliver(other, *nameless, event(2), cursors={"offset": b"3"})
+        inbox.quarantine("no message", b"x" * 1_000_000)
+        assert reception.counts == {"accepted": 2, "quarantined": 6}
+        assert await store.inbox.cursors("tg") == {"offset": b"3"}
+        assert await column(store, "SELECT event_id FROM inbox ORDER BY id") == [event(1).key, event(2).key]
+
+
+async def answer(store: Store, key: str = "tg:dm:7") -> str:
+    """Take up what waits and end it with a word; the conversation's id."""
+    claim = (await store.turns.take_up(key, new_id("turn"), frozenset(), remembers=False)).claim
+    assert claim is not None
+    last = assistant("yes")
+    end = TurnEnd(
+        event_id=claim.rows[0].event_id, session_id=claim.session.id, state="done", turn_id=claim.turn_id, message=last
+    )
+    await store.turns.finish(Finish(claim=claim, end=end, messages=[last], rows="answered"))
+    return claim.session.id
+
+
+def resets(place: Place, idle_s: float) -> Place:
+    return replace(place, reset=lambda last_at, now: "anew" if now - last_at >= idle_s else None)
+
+
+async def test_after_a_silence_a_message_begins_a_new_conversation_and_says_so_once(tmp_path: Path) -> None:
+    clock = Clock()
+    async with opened(tmp_path, clock) as store:
+        where = resets(place(), 100.0)
+        await store.inbox.deliver(where, [event(1, "one")], {})
+        first = await answer(store)
+        clock.now += 99.0
+        await store.inbox.deliver(where, [event(2, "two")], {})
+        assert await answer(store) == first
+        clock.now += 100.0
+        found = await store.inbox.deliver(where, [event(3, "three"), event(4, "four")], {})
+        assert found.addresses == [Address("tg", "7", None)]
+        await store.inbox.deliver(where, [event(3, "three")], {})  # a repeat begins nothing
+        claim = (await store.turns.take_up("tg:dm:7", "turn_9", frozenset(), remembers=False)).claim
+        assert claim is not None
+        assert claim.session.id != first
+        assert [message.text for message in claim.history or ()] == ["three"]
+        assert await column(store, "SELECT source FROM outbox") == ["notice"]
+        assert await column(store, f"SELECT end_reason FROM sessions WHERE id = '{first}'") == ["reset"]
+
+
+async def test_a_silence_ends_nothing_that_waits_or_is_being_answered(tmp_path: Path) -> None:
+    clock = Clock()
+    async with opened(tmp_path, clock) as store:
+        where = resets(place(), 100.0)
+        await store.inbox.deliver(where, [event(1, "one")], {})
+        first = await answer(store)
+        await store.inbox.deliver(where, [event(2, "two")], {})
+        assert (await store.turns.take_up("tg:dm:7", "turn_2", frozenset(), remembers=False)).claim
+        clock.now += 1000.0
+        await store.inbox.deliver(where, [event(3, "three")], {})
+        assert await column(store, "SELECT id FROM sessions WHERE ended_at IS NULL") == [first]
+        assert await column(store, "SELECT count(*) FROM outbox") == [0]

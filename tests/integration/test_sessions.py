@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from hermes.agent.calls import ModelRequest
 from hermes.context import TurnContext
@@ -532,6 +533,40 @@ async def test_an_event_that_is_being_committed_while_all_is_cancelled_is_ended_
     assert states == ["interrupted"]
     with contextlib.closing(sqlite3.connect(tmp_path / "hermes.db")) as con:  # before any second start
         assert con.execute("SELECT state FROM inbox").fetchall() == [("interrupted",)]
+
+
+async def test_a_wake_while_a_door_begins_a_turn_begins_no_second_one_beside_it(tmp_path: Path) -> None:
+    go_on, began = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        began.set()
+        go_on.wait(20)
+
+    async def earlier(spine: Spine) -> None:
+        await spine.store.inbox.accept(intake("earlier", mode="detached"))
+        spine.sessions.wake("s")
+
+    door = ScriptedDoor()
+    async with open_spine(tmp_path, door) as spine:
+        await spine.ask("first")
+        while not spine.sessions._live._live["s"].idle:
+            await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spine.store.database.write, hold)
+            await trio.to_thread.run_sync(began.wait)
+            nursery.start_soon(earlier, spine)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.start_soon(spine.ask, "later")
+            while not spine.sessions._live.doors:
+                await trio.lowlevel.checkpoint()
+            spine.sessions.wake("s")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            go_on.set()
+        await _settled(spine)
+        said = [[message.text for message in each if message.role == "user"][-1] for each in door.histories]
+        assert said == ["first", "earlier", "later"]
+        roles = [role for role, _ in await history(spine)]
+        assert roles == ["user", "assistant"] * 3
 
 
 async def test_what_a_turn_used_is_counted_also_when_it_fails(tmp_path: Path) -> None:

@@ -81,3 +81,21 @@ async def test_a_restart_from_a_chat_is_one_restart_that_says_back(tmp_path: Pat
             telegram.write(7, "hi")
             assert (await answered(telegram, 7, 6))[5] == "hello"
         assert len(telegram.texts(7)) == 6
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_what_is_sent_to_an_account_alone_goes_where_sethome_was_typed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
+        write_config(home, sections(telegram, model, admins=["7"]))
+        async with open_gateway_process(home) as gateway:
+            refused = await hermes(home, "send", "--to", "telegram", "news")
+            assert refused.returncode == 1
+            assert "nobody has typed /sethome in a chat of telegram" in refused.stderr
+            assert "slack" in (await hermes(home, "send", "--to", "slack", "news")).stderr
+            telegram.write(7, "/sethome")
+            await answered(telegram, 7, 1)
+            assert await gateway.terminate() == 0
+        async with open_gateway_process(home):
+            assert (await hermes(home, "send", "--to", "telegram", "news")).returncode == 0
+            assert (await answered(telegram, 7, 2))[1] == "news"

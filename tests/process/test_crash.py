@@ -340,6 +340,8 @@ def check_rows(con: sqlite3.Connection) -> None:
     found = con.execute(
         "SELECT i.event_id, i.state, i.finished_at IS NOT NULL, t.state FROM inbox i LEFT JOIN turns t ON t.id = i.turn_id"
     ).fetchall()
+    twice = "SELECT session_id FROM turns WHERE state = 'running' GROUP BY session_id HAVING count(*) > 1"
+    assert not con.execute(twice).fetchall(), "two turns run in one session"
     fits = {"answered": {"done", "failed"}, "live": {"running"}, "interrupted": {"interrupted", None}}
     for event, state, finished, turn in found:
         assert finished == (state in FINAL_ROW_STATES), (event, state)

@@ -61,12 +61,24 @@ async def test_a_person_talks_through_a_stop_and_what_waited_is_answered(tmp_pat
             assert await answered(telegram, 7, 1) == ["Yes & no"]
             assert [each["type"] for each in next(iter(telegram.shown.values())).message["entities"]] == ["bold"]
             telegram.write(7, "/status")
-            assert "1 turns" in (await answered(telegram, 7, 2))[1]
+            assert "1 turn, " in (await answered(telegram, 7, 2))[1]
             assert (await gateway.client.get("/ready")).status_code == 200
             sent = await hermes(home, "send", "--to", "telegram:7", "from the *command* line")
             assert sent.returncode == 0
             assert (await answered(telegram, 7, 3))[2] == "from the command line"
             assert "everything has arrived" in (await hermes(home, "outbox", "list")).stdout
+            for command in (["send", "--to", "telegrm:7", "hi"], ["outbox", "list", "--account", "telegrm"]):
+                wrong = await hermes(home, *command)
+                assert (wrong.returncode, wrong.stdout) == (1, "")
+                assert "no account 'telegrm' (there are: telegram)" in wrong.stderr
+            telegram.gone["8"] = "Bad Request: chat not found"
+            await hermes(home, "send", "--to", "telegram:8", "two\n\nparagraphs")
+            await until(
+                lambda: look(home, "SELECT 1 FROM outbox WHERE state = 'rejected'"), "a part that did not arrive"
+            )
+            listed = (await hermes(home, "outbox", "list")).stdout
+            assert "\n    two paragraphs\n" in listed
+            assert "hermes outbox retry" in listed
             assert await gateway.terminate() == 0
         telegram.write(7, "while you were away")
         async with open_gateway_process(home) as gateway:
@@ -93,7 +105,8 @@ async def test_a_bad_token_makes_one_attempt_and_a_changed_one_needs_no_restart(
             assert (await gateway.chat("hi")).status_code == 200
             assert (await gateway.metrics())['hermes_accounts{of="parked(refused)"}'] == 1
             shown = (await hermes(home, "status")).stdout
-            assert "parked(refused)" in shown
+            assert "refused by the service" in shown
+            assert "`hermes platform retry telegram`" in shown
             assert "1:wrong" not in shown + gateway.log + gateway.said
             checked = await hermes(home, "platform", "check", "telegram")
             assert checked.returncode == 1
@@ -112,7 +125,7 @@ async def test_a_reply_that_is_ready_during_an_outage_arrives_once_after_it_and_
     async with open_fake_telegram() as telegram, open_fake_model() as model:
         gate = trio.Event()
         model.script(Gate(event=gate, reply=Reply(text="the answer")))
-        write_config(home, sections(telegram, model))
+        write_config(home, {**sections(telegram, model), "shutdown": {"flush_timeout_s": 0.5}})
         async with open_gateway_process(home) as gateway:
             telegram.write(7, "a question")
             await until(lambda: model.answering, "the question at the model")

@@ -71,7 +71,9 @@ def test_each_state_has_words_and_knows_since_when() -> None:
     assert seen["retrying"] == "not connected, trying again: no answer; next attempt in 25 s"
     assert seen["degraded"] == "connected, but receiving fails: no answer"
     assert seen["parked(bug)"].endswith("KeyError; next attempt in 595 s")
-    assert "bad token" in seen["parked(refused)"]
+    assert seen["parked(refused)"] == (
+        "refused by the service: bad token; tried again when its section changes, or by `hermes platform retry a`"
+    )
 
 
 def test_troubles_with_receiving_are_over_when_it_has_gone_on_for_long_enough_and_deafness_is_not() -> None:
@@ -87,6 +89,8 @@ def test_troubles_with_receiving_are_over_when_it_has_gone_on_for_long_enough_an
     one.heard("heartbeat", 101)
     assert one.status(101).state == "deaf"  # pings are answered, and still no events
     one.heard("deliver", 102)
+    assert one.status(102).state == "deaf"  # a cursor was committed
+    one.brought()
     assert one.status(102).state == "connected"
 
 

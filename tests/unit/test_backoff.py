@@ -181,10 +181,10 @@ def raised(
             raise during
         except BaseException:
             if cause is not None:
-                raise error from cause
-            raise error  # noqa: B904  # the context is the point
-    except BaseException as caught:
-        return caught
+                raise error from cause  # noqa: ASYNC104
+            raise error  # noqa: ASYNC104, B904  # the context is the point
+    except BaseException as caught:  # noqa: ASYNC103
+        return caught  # noqa: ASYNC104
 
 
 REFUSED, AWAY, CONFLICT = PlatformRefused, PlatformUnavailable, PlatformConflict

@@ -157,9 +157,12 @@ def test_history_is_kept_privately_and_bounded(tmp_path: Path) -> None:
     path = tmp_path / "chat_history"
     history = History(path)
     history.load()
-    os.umask(0)
-    for text in ("one", "two\nlines", "two\nlines", " secret", "", "x" * (MAX_ENTRY + 1)):
-        history.add(text)
+    before = os.umask(0)
+    try:
+        for text in ("one", "two\nlines", "two\nlines", " secret", "", "x" * (MAX_ENTRY + 1)):
+            history.add(text)
+    finally:
+        os.umask(before)
     assert history.entries == ["one", "two\nlines"]
     assert path.stat().st_mode & 0o777 == 0o600
     again = History(path)

@@ -211,3 +211,12 @@ def test_who_ends_a_restart_starts_it_again_where_nobody_else_does(
     assert serve.run(parser.parse_args(["--home", str(tmp_path)])) == code
     assert begun == ([(sys.executable, [sys.executable, "-m", "hermes", "serve"])] if again else [])
     assert RESTART == RESTART_CODE
+
+
+def test_a_check_where_nothing_is_configured_says_how_to_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["platform", "check", "telegram", "--home", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "there is no account 'telegram' (there are: none)" in said
+    assert "`hermes platform list`" in said

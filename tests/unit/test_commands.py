@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes.commands import ALIASES, ALWAYS, COMMANDS, FOR_ADMINS, NAMES, SAYS, Command, help_text, list_text, parse
+from hermes.commands import (
+    ALIASES,
+    ALWAYS,
+    COMMANDS,
+    FOR_ADMINS,
+    NAMES,
+    SAYS,
+    Command,
+    as_typed,
+    help_text,
+    list_text,
+    parse,
+)
 
 LINES = st.text(max_size=30) | st.from_regex(
     r"[/ ]{0,2}[A-Za-z_/@.-]{0,12}[@ \n]?[\w\u2014\u2013 -]{0,12}", fullmatch=True
@@ -86,3 +98,22 @@ def test_the_registry_is_in_order() -> None:
 def test_help_lists_what_may_be_used() -> None:
     assert all(f"`/{name}" in help_text() for name in NAMES)
     assert list_text(frozenset({"stop"})) == "- `/stop` End what is being answered, and what waits"
+
+
+def test_commands_are_named_as_people_type_them() -> None:
+    assert as_typed("- `/new` `[title]` Begin; /sessions lists them, /resume and a number.", "!") == (
+        "- `!new` `[title]` Begin; !sessions lists them, !resume and a number."
+    )
+    assert (
+        as_typed("see /newer, /etc/new, https://x/new and a/new", "!")
+        == "see /newer, /etc/new, https://x/new and a/new"
+    )
+
+
+@given(st.text())
+def test_where_a_slash_is_typed_words_stay_as_they_are(text: str) -> None:
+    assert as_typed(text, "/") == text
+
+
+def test_the_help_names_no_command_with_a_slash_where_another_sign_is_typed() -> None:
+    assert "/" not in as_typed(help_text(), "!")

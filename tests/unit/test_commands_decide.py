@@ -119,6 +119,24 @@ def test_words_of_a_person_are_one_line_without_markup(text: str) -> None:
     assert "`" not in texts.code(text)[1:-1]
 
 
+@given(st.lists(st.text(max_size=300) | st.none(), max_size=12))
+def test_each_of_the_first_conversations_has_a_button_that_any_service_takes(titles: list[str | None]) -> None:
+    rows = [row(f"sess_{number:030x}", title) for number, title in enumerate(titles)]
+    shown = texts.session_buttons(rows)
+    assert all(len(row) == 2 for row in shown[:-1])
+    found = [each for row in shown for each in row]
+    assert [choose(rows, each.data.removeprefix("/resume ")) for each in found] == [[each] for each in rows[:8]]
+    for number, each in enumerate(found, 1):
+        assert each.text.startswith(f"{number}.")
+        assert len(each.text) <= 24
+        assert len(each.data.encode()) <= 64
+
+
+def test_a_conversation_whose_id_no_button_can_carry_has_none() -> None:
+    shown = texts.session_buttons([row("s" * 57, "long"), row("s" * 56, "fits")])
+    assert [[each.text for each in row] for row in shown] == [["2. fits"]]
+
+
 def test_every_command_is_run_and_every_outcome_has_words() -> None:
     assert _RUN.keys() == NAMES
     for what in ("done", "nothing", "busy", "unknown", "same", "elsewhere"):
@@ -126,10 +144,3 @@ def test_every_command_is_run_and_every_outcome_has_words() -> None:
         for say in (texts.anew, texts.resumed, texts.branched, texts.undone, texts.retried):
             assert say(done)
         assert texts.titled(done, asked=True)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(-1, "0 s"), (59.9, "60 s"), (61, "1 min"), (7200, "2 h"), (1e6, "11 d")]
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert texts.duration(seconds) == words

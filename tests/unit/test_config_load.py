@@ -296,18 +296,15 @@ def test_a_home_of_hermes_agent_is_refused_with_one_line(tmp_path: Path) -> None
 
 
 def test_keys_of_hermes_agent_are_one_warning(tmp_path: Path) -> None:
-    config = read(tmp_path, "agent: {max_turns: 5}\nstt: {enabled: true}\nlogging: {level: INFO, max_size_mb: 5}\n")
+    config = read(
+        tmp_path, "agent: {max_turns: 5}\nstt: {enabled: true}\nlogging: {level: INFO, max_size_mb: 5}\ntelegram: {}\n"
+    )
     assert config.logging.level == "info"
     (warning,) = config.warnings
     assert warning.endswith(
-        ": stt, agent.max_turns (here: agent.max_steps), logging.max_size_mb (here: logging.max_bytes)"
+        ": stt, telegram (here: platforms.telegram), agent.max_turns (here: agent.max_steps),"
+        " logging.max_size_mb (here: logging.max_bytes)"
     )
-
-
-def test_what_nothing_uses_yet_is_said(tmp_path: Path) -> None:
-    assert read(tmp_path, "session_reset: {mode: none}\n").warnings == ()
-    (warning,) = read(tmp_path, "delivery: {expire_s: 1}\nsession_reset: {mode: idle}\n").warnings
-    assert warning.endswith(": session_reset")
 
 
 def test_platforms_are_asked_for_only_when_configured(tmp_path: Path) -> None:
@@ -321,14 +318,42 @@ def test_platforms_are_asked_for_only_when_configured(tmp_path: Path) -> None:
     load(tmp_path, None, NOTHING, {"HOME": "/nowhere"}, platforms=known)
     assert asked == []
     (tmp_path / "config.yaml").write_text("platforms: {telegram: {token: ${T}}, work: {platform: telegram, token: b}}")
-    config = load(tmp_path, None, NOTHING, {"T": PLANTED}, platforms=known).config
+    loaded = load(tmp_path, None, NOTHING, {"T": PLANTED}, platforms=known)
+    config, origin = loaded.config, loaded.origins.get
+    assert origin("platforms") is None  # of each key, not of all: what is left out is a default
     assert config.platforms["telegram"].config.token.reveal() == PLANTED
     assert asked == [tmp_path]
+    assert origin("platforms.telegram.token") == "file"
+    assert origin("platforms.telegram.drafts") is None
     assert PLANTED not in repr(config)
     assert PLANTED not in json.dumps(to_display(config))
     (tmp_path / "config.yaml").write_text("platforms: {telegrm: {}}")
     with pytest.raises(ConfigError, match="did you mean telegram"):
         load(tmp_path, None, NOTHING, {}, platforms=known)
+
+
+@pytest.mark.parametrize(
+    ("account", "environ"),
+    [
+        ("telegram", {"TELEGRAM_BOT_TOKEN": "1:a"}),
+        ("discord", {"DISCORD_BOT_TOKEN": "a"}),
+        ("slack", {"SLACK_BOT_TOKEN": "xoxb-a", "SLACK_APP_TOKEN": "xapp-a"}),
+        ("irc", {"IRC_SERVER": "irc.example.org", "IRC_NICK": "hermes"}),
+        (
+            "email",
+            {
+                "EMAIL_ADDRESS": "a@example.org",
+                "EMAIL_PASSWORD": "p",
+                "EMAIL_IMAP_HOST": "imap.example.org",
+                "EMAIL_SMTP_HOST": "smtp.example.org",
+            },
+        ),
+    ],
+)
+def test_variables_alone_make_an_account_of_each_platform_that_has_some(
+    tmp_path: Path, account: str, environ: dict[str, str]
+) -> None:
+    assert list(load(tmp_path, None, NOTHING, environ).config.platforms) == [account]
 
 
 @pytest.mark.parametrize(
@@ -453,3 +478,11 @@ def test_broken_yaml_is_never_quoted(tmp_path: Path, text: str, cut: int) -> Non
     (tmp_path / "config.yaml").write_bytes((text[:cut] + PLANTED + text[cut:]).encode("utf-8", "replace"))
     found = outcome(tmp_path, {})
     assert PLANTED not in str(found)
+
+
+def test_supervision_says_how_long_an_account_may_be_quiet_unless_the_account_does(tmp_path: Path) -> None:
+    accounts = "platforms:\n  telegram: {token: '1:a'}\n  other: {platform: telegram, token: '2:b', quiet_s: 30}\n"
+    config = read(tmp_path, accounts + "supervision: {quiet_s: 60}\n")
+    assert {name: each.config.quiet_s for name, each in config.platforms.items()} == {"telegram": 60, "other": 30}
+    assert read(tmp_path, accounts).platforms["telegram"].config.quiet_s == 900
+    assert read(tmp_path, accounts + "supervision: {probe_s: 60}\n").platforms["telegram"].config.quiet_s == 900

@@ -134,7 +134,9 @@ def test_too_many_paused_chats_pause_their_account_and_no_other() -> None:
 
 
 @given(
-    st.sampled_from(["plain", "telegram_html", "discord", "markdown"]), st.text(min_size=1, max_size=50), st.booleans()
+    st.sampled_from(["plain", "telegram_html", "discord", "markdown", "slack"]),
+    st.text(min_size=1, max_size=50),
+    st.booleans(),
 )
 def test_a_mark_goes_before_the_text_and_changes_nothing_of_it(dialect: str, text: str, silent: bool) -> None:
     buttons = ((Button("yes", "y"),),)

@@ -111,3 +111,10 @@ def test_a_file_is_run_again_only_when_it_was_changed(tmp_path: Path) -> None:
     file.write_text(SPEC.replace("{name}", "steady") + "# changed\n")
     assert find_platforms(tmp_path)["steady"].load() is not first
     del sys.modules["hermes_plugin_steady"]
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_platform_for_another_contract_is_refused_by_name(tmp_path: Path, version: int) -> None:
+    plugin(tmp_path, "parlour", SPEC.replace("open=None", f"open=None, contract={version}"))
+    with pytest.raises(BadPlugin, match=f"version {version} of the platform contract; this is version 1"):
+        find_platforms(tmp_path)["parlour"].load()

@@ -23,6 +23,8 @@ from hermes.platform_config import CORE_KEYS, setting_rules
 from hermes.schema import ENDPOINT, MODEL, SECTIONS
 from hermes.store.conversations import MAX_EXCHANGES
 from hermes.yamltree import read_tree
+from platforms.discord import platform as discord
+from platforms.slack import platform as slack
 from platforms.telegram import platform as telegram
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
@@ -83,15 +85,16 @@ def rows_after(page: str, heading: str) -> dict[str, list[str]]:
 def test_every_key_of_an_account_is_on_the_page() -> None:
     page = (PAGES / "config.md").read_text()
     assert set(rows_after(page, "Of every account:")) == set(CORE_KEYS)
-    shown = rows_after(page, "Of a Telegram bot")
-    rules = setting_rules(telegram)
-    assert set(shown) == set(rules)
-    for each in dataclasses.fields(telegram.config):
-        _, about, default, takes = shown[each.name]
-        assert about == each.metadata["about"]
-        assert takes == rules[each.name].says
-        if each.default is not dataclasses.MISSING:
-            assert json.loads(default.strip("`")) == each.default
+    for heading, spec in (("Of a Telegram bot", telegram), ("Of a Discord bot", discord), ("Of a Slack app", slack)):
+        shown = rows_after(page, heading)
+        rules = setting_rules(spec)
+        assert set(shown) == set(rules)
+        for each in dataclasses.fields(spec.config):
+            _, about, default, takes = shown[each.name]
+            assert about == each.metadata["about"]
+            assert takes == rules[each.name].says
+            if each.default is not dataclasses.MISSING:
+                assert json.loads(default.strip("`")) == each.default
 
 
 def test_the_page_s_example_is_read(tmp_path: Path) -> None:
@@ -100,6 +103,17 @@ def test_the_page_s_example_is_read(tmp_path: Path) -> None:
     config = load_config(tmp_path, None, Overrides(), {"OPENAI_API_KEY": "k", "API_SERVER_KEY": "k" * 16})
     assert config.shutdown.total_s == 90
     assert dict(config.model.aliases)["small"].model == "gpt-5-nano"
+
+
+def test_each_account_of_the_how_to_is_read(tmp_path: Path) -> None:
+    page = (PAGES.parent / "how-to" / "connect-a-service.md").read_text()
+    read: set[str] = set()
+    for example in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        (tmp_path / "config.yaml").write_text(example)
+        variables = dict.fromkeys(re.findall(r"\$\{([A-Z_]+)\}", example), "a-made-up-secret")
+        config = load_config(tmp_path, None, Overrides(), variables)
+        read.update(account.spec.name for account in config.platforms.values())
+    assert read == {"telegram", "discord", "slack", "webhook", "email", "irc"}
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -36,10 +36,19 @@ CASES = [
     ("[a]: https://e.org", "telegram_html", "[a]: https://e.org"),
     ("# One\n#### Four\n- # in item", "discord", "# One\n**Four**\n- **in item**"),
     ("@everyone and <@123> @here", "discord", "@\u200beveryone and <@123> @\u200bhere"),
-    ("a_b_c \\_x\\_ 2\\*3 \\# no \\`t\\`", "discord", "a_b_c \\_x\\_ 2\\*3 # no \\`t\\`"),
+    ("a_b_c \\_x\\_ 2\\*3 \\# no \\`t\\`", "discord", "a\\_b\\_c \\_x\\_ 2\\*3 # no \\`t\\`"),
     ("\\# no\n\\- no\n1\\. no\n\\> no\n\\-# no", "discord", "\\# no\n\\- no\n1\\. no\n\\> no\n\\-# no"),
     ("see https://e.org/a_b_c_ and <https://e.org>", "discord", "see https://e.org/a_b_c_ and https://e.org"),
     ("**<https://e.org>**", "discord", "**<https://e.org>**"),
+    ("[see https://a.org](https://b.org) [https://c.org](https://c.org)", "discord", "see https://a.org (https://b.org) https://c.org"),
+    ("**a `**` b**", "discord", "a `**` b"),
+    ("`a``b` [`x[0]` y](https://e.org)", "discord", "a\\`\\`b [x\\[0\\] y](https://e.org)"),
+    ("> **a\n> b**", "discord", "> **a**\n> **b**"),
+    ("> > # a", "discord", "> > **a**"),
+    ("\\<https://e.org> https://e.org/x`y`", "discord", "\\<https:\\//e.org> https:\\//e.org/x`y`"),
+    ("| a |\n|---|\n| [b](https://e.org) |", "telegram_html", '• <b>a</b>: <a href="https://e.org">b</a>'),
+    ("5. > a\n   >\n   > b", "markdown", "5. > a\n   >\n   > b"),
+    ("1. |   |\n   |---|\n2. b", "plain", "1.\n\n2. b"),
     ("```\na ``` b\n```", "discord", "```\na `\u200b`\u200b` b\n```"),
     ("- a\n\n  ```py\n  x\n  ```", "discord", "- a\n\n```py\nx\n```"),
     ("> ```\n> x\n> ```", "discord", "> ```\n> x\n> ```"),
@@ -64,6 +73,15 @@ def test_a_wide_table_is_a_list_that_repeats_its_head() -> None:
     assert one(table, "telegram_html") == (
         "• <b>Name</b>: a\n  <b>What it is for</b>: a text that is much too long for a telephone\n• <b>Name</b>: b"
     )
+
+
+def test_a_wide_head_without_rows_is_shown_by_itself() -> None:
+    table = "| " + "Name " * 6 + "| " + "Purpose " * 6 + "|\n|---|---|\n| | |\n"
+    assert one(table, "plain") == "Name Name Name Name Name Name\nPurpose Purpose Purpose Purpose Purpose Purpose"
+
+
+def test_what_nobody_sees_is_no_part() -> None:
+    assert render("> \u200d", Capabilities(dialect="telegram_html", unit="utf16")) == ()
 
 
 def test_code_is_continued_in_fences_with_its_language() -> None:

@@ -43,9 +43,10 @@ def test_what_does_not_work_is_said() -> None:
             "checks": {"store": "unavailable (full)"},
             "config": {"error": "http.port: must be a number", "after_restart": ["http"], "warnings": ["odd"]},
             "recovered": {"turns_cut": 3, "rows_interrupted": 2, "rows_resumed": 1},
-            "accounts": {"telegram": {"state": "parked"}},
+            "accounts": {"telegram": {"state": "parked"}, "irc": {"state": "connected"}},
         }
     )
+    assert lines[0].endswith(" · 1 of 2 accounts not connected")
     assert "store     unavailable (full)" in lines
     assert "account   telegram: parked" in lines
     assert "config    refused, the one before holds: http.port: must be a number" in lines

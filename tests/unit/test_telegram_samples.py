@@ -39,11 +39,12 @@ def test_an_update_is_this_event(name: str) -> None:
 
 def test_a_batch_keeps_its_order() -> None:
     updates = [sample["update"] for sample in SAMPLES.values()]
-    events, last = read(updates, account="telegram", me=ME)
+    events, last, bad = read(updates, account="telegram", me=ME)
     assert [json.loads(msgspec.json.encode(event)) for event in events] == [
         sample["event"] for sample in SAMPLES.values() if sample["event"] is not None
     ]
     assert last == max(update["update_id"] for update in updates)
+    assert not bad
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

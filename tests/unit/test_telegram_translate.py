@@ -235,10 +235,11 @@ def test_a_malformed_update_is_passed_over_and_the_offset_moves_beyond_it() -> N
         {"update_id": True},
         {"update_id": 12, "message": message(text="good")},
     ]
-    events, last = read(updates, account="telegram", me=ME)
+    events, last, bad = read(updates, account="telegram", me=ME)
     assert [each.text for each in events] == ["good"]
     assert last == 12
-    assert read(["nonsense"], account="telegram", me=ME) == ([], None)
+    assert [sample for _, sample in bad] == updates[:4]
+    assert read(["nonsense"], account="telegram", me=ME) == ([], None, [("it has no number", "nonsense")])
 
 
 ANYTHING = st.recursive(

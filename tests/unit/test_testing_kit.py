@@ -51,7 +51,9 @@ def test_the_kit_is_exactly_these_names() -> None:
         "silent_port",
     }
     assert set(hermes.testing.__all__) == expected
-    assert all(getattr(hermes.testing, name).__doc__ for name in expected - {"Switch"})  # words, explained where they stand
+    assert all(
+        getattr(hermes.testing, name).__doc__ for name in expected - {"Switch"}
+    )  # words, explained where they stand
 
 
 # --- the census ------------------------------------------------------------------------------------------------------

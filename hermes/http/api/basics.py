@@ -30,6 +30,7 @@ def routes(services: Services) -> list[Route]:
         return json_answer(report if entitled else _summary(works, report), 200 if works else 503)
 
     async def metrics(_: Request) -> Answer:
+        await services.look()
         text = services.metrics() + _counts(services.counts)
         return Answer(200, text.encode(), (METRICS_TYPE,))
 
@@ -37,6 +38,7 @@ def routes(services: Services) -> list[Route]:
         return json_answer(services.lifetimes())
 
     async def status(_: Request) -> Answer:
+        await services.look()
         return json_answer(services.status())
 
     async def control(request: Request) -> Answer:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hermes.agent.validate import HistoryGuard, HistoryInvalid
 from hermes.errors import RequestError
+from hermes.http.api.chat_messages import LINKS
 from hermes.http.api.fields import Fields, wrong_type, wrong_value
 from hermes.messages import Audio, Entry, Image, Message, Part, Reasoning, Text, ToolCall, user
 
@@ -157,7 +158,10 @@ def _part(part: Fields, role: str) -> Part:
     if kind == "input_image" and role == "user":
         if part.string("file_id") is not None:
             raise wrong_value(part.at("file_id"), "cannot be used: no files are kept here", "unsupported_content")
-        return Image(part.require("image_url", part.string("image_url")), part.string("detail"))
+        link = part.require("image_url", part.string("image_url"))
+        if not link.lower().startswith(LINKS):
+            raise wrong_value(part.at("image_url"), "must be a data: URL or a link with http or https")
+        return Image(link, part.string("detail"))
     if kind == "input_audio" and role == "user":
         audio = part.require("input_audio", part.object("input_audio"))
         data = audio.require("data", audio.string("data"))

@@ -7,7 +7,7 @@ import trio
 from hermes.errors import HermesError, StoreUnavailable, leaves
 from hermes.testing.cancellation import cancel_at_every_step
 from hermes.testing.clauses.bench import Bench
-from hermes.testing.clauses.lifetimes import introduced, until
+from hermes.testing.clauses.lifetimes import LOOK_S, introduced, until
 from hermes.testing.clauses.subject import Breach
 from hermes.testing.inbox import Moment, RecordingInbox
 
@@ -146,7 +146,7 @@ async def _two_batches(bench: Bench, ledger: Ledger) -> None:
             await one_by_one()
             nursery.cancel_scope.cancel("all there")
 
-    found = await bench.outcome(work)
+    found = await bench.outcome(work, may_take_s=2 * LOOK_S)
     if not ledger.all_there():
         raise Breach(f"two events came one after the other, and it {found} without delivering them")
     await caught_up(bench, ledger, "two batches were committed")

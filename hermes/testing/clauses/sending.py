@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import trio
 
 from hermes.errors import (
     AddressGone,
+    ConnectionEnded,
     PlatformError,
     PlatformProtocolError,
     PlatformRefused,
@@ -22,7 +23,7 @@ from hermes.errors import (
     Unreachable,
 )
 from hermes.events import Address, Receipt
-from hermes.platform import Platform
+from hermes.platform import Platform, ReadsBack
 from hermes.testing.clauses.bench import Bench, Outcome
 from hermes.testing.clauses.lifetimes import LONG_S
 from hermes.testing.clauses.subject import Breach
@@ -47,9 +48,10 @@ NO_WAITING: tuple[Switch, ...] = (*ANSWERED, "lose")
 class Desk:
     """An open connection, and sends through it under keys of their own."""
 
-    def __init__(self, bench: Bench, platform: Platform) -> None:
+    def __init__(self, bench: Bench, platform: Platform, stack: AsyncExitStack) -> None:
         self.bench = bench
         self.platform = platform
+        self._stack = stack
         self.receipts: dict[str, Receipt] = {}
         self._to = Address(bench.subject.account, bench.service.chat)
 
@@ -60,6 +62,15 @@ class Desk:
         self.receipts[text] = receipt
         return receipt
 
+    async def later(self, text: str) -> Outcome:
+        """Send on a good day, over a new connection where this one says that it has ended."""
+        found = await self.bench.outcome(partial(self.send, text))
+        if isinstance(found.error, ConnectionEnded):
+            await self._stack.aclose()
+            self.platform = await self._stack.enter_async_context(self.bench.open())
+            found = await self.bench.outcome(partial(self.send, text))
+        return found
+
     def shown(self, text: str) -> int:
         """How often the person sees it."""
         return list(self.bench.service.shown()).count(text)
@@ -69,9 +80,9 @@ class Desk:
 async def desk(bench: Bench) -> AsyncIterator[Desk]:
     """A connection to send through."""
     bench.service.set(None)
-    async with bench.open() as platform:
+    async with AsyncExitStack() as stack:
         try:
-            yield Desk(bench, platform)
+            yield Desk(bench, await stack.enter_async_context(bench.open()), stack)
         finally:
             bench.service.set(None)
 
@@ -84,7 +95,9 @@ async def one_visible_effect(bench: Bench) -> None:
         for switch, (kinds, visible) in RAISED_BY_SEND.items():
             if switch in bench.service.switches:
                 await _on_a_bad_day(here, switch, kinds, visible)
-        await _cancelled(here)
+        if "hang" in bench.service.switches:
+            await _cancelled(here)
+        await _finds(here)
         await _fetches(here)
 
 
@@ -149,7 +162,7 @@ async def _on_a_bad_day(here: Desk, switch: Switch, kinds: tuple[type[PlatformEr
         raise Breach(f"with a service that does `{switch}`, `edit` {edited}; only PlatformErrors come out of it")
     if isinstance(found.error, RateLimited):
         here.bench.skip(found.error.retry_after_s + 1.0)
-    found = await here.bench.outcome(partial(here.send, text + ", later"))
+    found = await here.later(text + ", later")
     if found.kind != "returned" or here.shown(text + ", later") != 1:
         raise Breach(
             f"after a day of `{switch}`, `send` {found} and the message is shown {here.shown(text + ', later')} times"
@@ -170,9 +183,36 @@ async def _cancelled(here: Desk) -> None:
     here.bench.service.set(None)
     if found.swallowed:
         raise Breach("a send was cancelled and ended by itself: `trio.Cancelled` must pass through")
-    found = await here.bench.outcome(partial(here.send, "after a cancelled one"))
+    found = await here.later("after a cancelled one")
     if found.kind != "returned" or here.shown("after a cancelled one") != 1:
         raise Breach(f"a send was cancelled, and the next one {found}")
+
+
+async def _finds(here: Desk) -> None:
+    """What was shown without an answer is found by its key, and nothing else is; looking shows nothing."""
+    platform, bench = here.platform, here.bench
+    if not platform.capabilities.finds:
+        return
+    if not isinstance(platform, ReadsBack):
+        raise Breach("its capabilities say `finds`, and it has no method `find`")
+    to, since = Address(bench.subject.account, bench.service.chat), bench.host.clock() - 3600.0
+    bench.service.set("lose")
+    await bench.outcome(partial(here.send, "lost", "lostkey"))
+    bench.service.set(None)
+    shown = list(bench.service.shown())
+    found = await bench.outcome(lambda: platform.find(to, key="lostkey", since=since))
+    uncertain = found.kind == "raised" and isinstance(found.error, SendUncertain)
+    if not isinstance(found.value, Receipt) and not uncertain:
+        raise Breach(
+            f"a message is shown, its answer was lost, and `find` {found}: it must return a Receipt, or raise SendUncertain"
+        )
+    found = await bench.outcome(lambda: platform.find(to, key="neversent", since=since))
+    if found.value is not None or (found.kind == "raised" and not isinstance(found.error, SendUncertain)):
+        raise Breach(
+            f"nothing was ever sent under a key, and `find` {found}: it must return None, or raise SendUncertain"
+        )
+    if list(bench.service.shown()) != shown:
+        raise Breach("to find a message showed or changed one")
 
 
 async def _fetches(here: Desk) -> None:
@@ -202,14 +242,16 @@ async def no_retries_and_no_waiting(bench: Bench) -> None:
         first = await here.send("to be edited")
         works: dict[str, Callable[[], Awaitable[Any]]] = {"`send`": partial(here.send, "a message")}
         if here.platform.capabilities.edits:
-            works["`edit`"] = partial(here.platform.edit, first, bench.content("another"))
+            works["`edit`"] = lambda: here.platform.edit(first, bench.content("another"))
         for what, work in works.items():
             good = await _counted(bench, work, f"on a good day, {what}")
             for switch in (*NO_WAITING, "reject"):
                 if switch in bench.service.switches:
                     await _once_only(bench, switch, what, work, good)
+                    await here.later(f"between days of {switch}")
         for switch in ANSWERED:
             if switch in bench.service.switches:
+                await here.later(f"before a day of {switch}")
                 inbox = RecordingInbox(account=bench.subject.account)
                 receive = partial(here.platform.receive, inbox, {})
                 await _once_only(bench, switch, "`receive`", receive, Counter(), endless=True)

@@ -31,6 +31,8 @@ class Subject:
         file: a file that the fake has: how the platform would find it, and its bytes. None: the platform fetches nothing.
         sources: the platform's own modules; by default the package or the file that `spec.open` is defined in.
         account: the account's id.
+        calls: whether the platform calls its service. One that is only called by others has nobody to be refused by: its fake needs
+            no switches, and to be entered it asks nobody.
         endings: how often a scenario is ended at most, for each way to end it; the steps are spread evenly.
     """
 
@@ -42,6 +44,7 @@ class Subject:
     file: tuple[AttachmentRef, bytes] | None = None
     sources: tuple[Path, ...] = ()
     account: str = "kit"
+    calls: bool = True
     endings: int = 100
 
 

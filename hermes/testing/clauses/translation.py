@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,11 @@ IMPURE = frozenset(
 IMPURE_METHODS = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today")
 PURE = frozenset(("gmtime", "strftime", "fspath"))  # of those modules
 IN_MEMORY = ("StringIO", "BytesIO")
-LOGGING = ("logging", "hermes.observe")  # to say what was odd is allowed
+ALLOWED = (
+    "logging",
+    "hermes.observe",
+    "importlib",
+)  # to say what was odd, and to load a module or a codec at its first use
 STRANGE: tuple[Any, ...] = (None, True, -1, 10**30, 1.5, "", "\ud800", "x" * 5000, [], {}, [[]])
 MOST_CHANGES = 400  # of one sample
 MOST_CUTS = 50
@@ -85,7 +90,7 @@ def _watched(note: Callable[[str], None]) -> Iterator[None]:
     """Note each call of something that looks at the world: files, sockets, clocks, dice."""
 
     def look(frame: FrameType, event: str, called: Any) -> None:
-        if event != "c_call" or _logs(frame):
+        if event != "c_call" or _is_allowed(frame):
             return
         owner = getattr(called, "__self__", None)
         module = getattr(called, "__module__", None) or type(owner).__module__
@@ -94,17 +99,20 @@ def _watched(note: Callable[[str], None]) -> Iterator[None]:
         if module in IMPURE or getattr(called, "__qualname__", "") in IMPURE_METHODS:
             note(f"{module}.{getattr(called, '__qualname__', called)}")
 
-    before = sys.getprofile()
+    before, collects = sys.getprofile(), gc.isenabled()
+    gc.disable()  # a finaliser of somebody else's would be taken for the translation's
     sys.setprofile(look)
     try:
         yield
     finally:
         sys.setprofile(before)
+        if collects:
+            gc.enable()
 
 
-def _logs(frame: FrameType | None) -> bool:
+def _is_allowed(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(LOGGING):
+        if frame.f_globals.get("__name__", "").startswith(ALLOWED):
             return True
         frame = frame.f_back
     return False

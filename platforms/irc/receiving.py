@@ -1,0 +1,135 @@
+"""`Platform.receive`: what was said while we were away, then what is said; and what keeps us named, joined and alive."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import NoReturn
+
+import trio
+
+from hermes.errors import ConnectionEnded, PlatformError, PlatformRefused
+from hermes.events import InboundEvent
+from hermes.platform import Host, Inbox
+from platforms.irc.history import SEEN, Seen, is_kept, missed, read_seen, write_seen
+from platforms.irc.lines import build
+from platforms.irc.session import Session
+from platforms.irc.translate import moment
+from platforms.irc.wire import Unanswered, Wire
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+
+
+class Receiving:
+    """One run of `receive`.
+
+    Args:
+        wire, session: the connection.
+        host: ours.
+        inbox: for this run.
+        cursors: what was committed last.
+    """
+
+    def __init__(self, wire: Wire, session: Session, host: Host, inbox: Inbox, cursors: Mapping[str, bytes]) -> None:
+        self._wire = wire
+        self._session = session
+        self._host = host
+        self._inbox = inbox
+        self._seen = read_seen(cursors.get(SEEN))
+        self._kept = is_kept(session) and session.config.backfill > 0
+
+    async def run(self) -> NoReturn:
+        """Receive until cancelled; raises as `Platform.receive`."""
+        config = self._session.config
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            nursery.start_soon(self._stay_alive)
+            nursery.start_soon(self._stay_joined, config.rejoin_s)
+            nursery.start_soon(self._stay_named, config.renick_s)
+            await self._catch_up()
+            await self._deliver()
+        raise AssertionError("nobody cancels this nursery but who cancels the run")
+
+    async def _watch(self) -> NoReturn:
+        await self._wire.ended.wait()
+        assert self._wire.over is not None
+        raise self._over(self._wire.over)
+
+    def _over(self, why: PlatformError) -> PlatformError:
+        """Everything goes over this one connection, so that nothing less than another will do."""
+        if isinstance(why, ConnectionEnded | PlatformRefused):
+            return why
+        return ConnectionEnded(str(why))
+
+    # What is said.
+
+    async def _catch_up(self) -> None:
+        """Deliver what was said while nobody was here."""
+        if not self._kept:
+            return
+        now = moment(self._wire.stamped) or self._host.clock()  # its clock counts, where it shows it
+        if self._seen is None:
+            self._seen = Seen(now)  # whatever was said before is the past
+            await self._inbox.deliver(cursors={SEEN: write_seen(self._seen)})
+            return
+        try:
+            events = await missed(self._wire, self._session, self._seen, now)
+        except Unanswered as unanswered:
+            raise self._over(unanswered.why) from None
+        if events:
+            log.info("%d messages were said while we were away", len(events))
+        for start in range(0, len(events), BATCH):
+            await self._commit(events[start : start + BATCH])
+
+    async def _deliver(self) -> None:
+        session = self._session
+        while True:
+            while session.arrived:
+                batch = [session.arrived[at] for at in range(min(BATCH, len(session.arrived)))]
+                lost = session.lost
+                await self._commit(batch)
+                for _ in range(max(0, len(batch) - (session.lost - lost))):  # what had no room went at the same end
+                    session.arrived.popleft()
+            session.news = trio.Event()
+            await session.news.wait()
+
+    async def _commit(self, events: list[InboundEvent]) -> None:
+        seen = self._seen
+        if seen is None:
+            await self._inbox.deliver(*events)
+            return
+        for event in events:
+            seen = seen.after(event)
+        await self._inbox.deliver(*events, cursors={SEEN: write_seen(seen)})
+        self._seen = seen
+
+    # What keeps us here.
+
+    async def _stay_alive(self) -> NoReturn:
+        """Ask the server whether it is there. Its answer comes the way that messages come, so it proves that they would."""
+        every_s = self._session.config.ping_s
+        while True:
+            self._inbox.alive("server", next_within_s=2 * every_s + 2 * self._session.config.timeout_s)
+            await trio.sleep(every_s)
+            try:
+                await self._wire.ask("PING", [])
+            except Unanswered as unanswered:
+                raise self._over(unanswered.why) from None
+
+    async def _stay_joined(self, every_s: float) -> NoReturn:
+        while True:
+            await trio.sleep(every_s)
+            self._wire.put(*self._session.rooms.due(trio.current_time()))
+
+    async def _stay_named(self, every_s: float) -> NoReturn:
+        """Get our nick back from whoever has it: mostly an older connection of ours that the server has not missed yet."""
+        session = self._session
+        if not session.is_named and session.config.regain != "off" and session.account:
+            ask = f"{session.config.regain.upper()} {session.config.nick}"
+            self._wire.put(build("PRIVMSG", "NickServ", ask))
+        while True:
+            if not session.is_named:
+                self._wire.put(build("NICK", session.config.nick))
+            await trio.sleep(every_s)

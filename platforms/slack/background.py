@@ -1,0 +1,27 @@
+"""Tasks that serve a block and end with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def open_background() -> AsyncIterator[trio.Nursery]:
+    """A nursery that is cancelled when the block is left; what the block raises comes out bare, not in a group."""
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as exc:
+                raised = exc
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if raised is not None and len(group.exceptions) == 1 and group.exceptions[0] is raised:
+            raise raised from raised.__cause__
+        raise

@@ -1,0 +1,57 @@
+"""What people are called: Slack's events have ids only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from hermes.errors import PlatformError
+from platforms.slack.api import SlackApi
+from platforms.slack.wire import User, converted
+from platforms.slack.workspaces import Workspace
+
+log = logging.getLogger(__name__)
+
+MAX_KNOWN = 2000
+MAX_ASKED = 8  # of one message
+ASK_S = 1.0  # an envelope must be acknowledged within three seconds
+
+
+class People:
+    """Names by id, the latest at most; a name that cannot be had is left out."""
+
+    def __init__(self, api: SlackApi) -> None:
+        self._api = api
+        self._known: dict[str, str] = {}
+
+    async def names(self, space: Workspace, ids: Iterable[str]) -> Mapping[str, str]:
+        """The names of these people, each asked once."""
+        found: dict[str, str] = {}
+        for asked, id_ in enumerate(ids):
+            if asked >= MAX_ASKED:
+                break
+            key = space.outside(id_)
+            if key not in self._known and id_ != space.user and id_[0] in "UW":
+                name = await self._ask(space, id_)
+                if name is None:
+                    break
+                self._known[key] = name
+                while len(self._known) > MAX_KNOWN:
+                    del self._known[next(iter(self._known))]
+            if name := self._known.get(key):
+                found[id_] = name
+        return found
+
+    async def _ask(self, space: Workspace, id_: str) -> str | None:
+        """A name; empty if there is none, None if nobody can be asked now."""
+        try:
+            body = await self._api.ask("users.info", {"user": id_}, space.token, timeout_s=ASK_S)
+            user: User = converted(body.get("user"), User)
+        except msgspec.ValidationError:
+            return ""
+        except PlatformError as error:
+            log.info("a name could not be asked: %s", error)
+            return None
+        return user.profile.display_name or user.profile.real_name or user.name

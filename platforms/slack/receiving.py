@@ -1,0 +1,224 @@
+"""`Platform.receive`: one socket after the other, each opened before the one before is left, and their envelopes in the inbox.
+
+An envelope is acknowledged when its event is committed. Slack brings again what was not, over whichever socket is there; the
+event has the same id then, as it has when it comes over two sockets, and the inbox keeps it once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import trio
+
+from hermes.errors import HermesError, PlatformConflict, PlatformRefused, PlatformUnavailable
+from hermes.events import InboundEvent
+from hermes.platform import Host, Inbox
+from platforms.slack.api import Failed, SlackApi, Token
+from platforms.slack.backfill import Backfill
+from platforms.slack.background import open_background
+from platforms.slack.config import SlackConfig
+from platforms.slack.cursors import Read, thread_key
+from platforms.slack.happenings import Happenings
+from platforms.slack.link import Link
+from platforms.slack.wire import Envelope
+from platforms.slack.workspaces import Workspaces
+
+log = logging.getLogger(__name__)
+
+SHORT_S, MAX_SHORT = 30.0, 3  # beyond that a request to reconnect is an outage like any other
+TICKET_S = 20.0  # for how long the address of a socket is used
+CROWDED_S = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """What `open` has learnt and made: all that receiving needs.
+
+    Args:
+        ticket: where a socket can be opened, and when that was asked; used once.
+    """
+
+    host: Host
+    config: SlackConfig
+    api: SlackApi
+    spaces: Workspaces
+    app_token: Token
+    happenings: Happenings
+    backfill: Backfill
+    ticket: tuple[str, float] | None = field(default=None)
+
+
+async def socket_address(api: SlackApi, config: SlackConfig, token: Token) -> str:
+    """Where a socket can be opened, once, within half a minute.
+
+    Raises:
+        PlatformRefused: the token is not accepted, or may not; or the socket would not be encrypted although the API is.
+        PlatformError: Slack did not say.
+    """
+    try:
+        url = (await api.call("apps.connections.open", {}, token)).get("url")
+    except Failed as failed:
+        if failed.error in ("missing_scope", "no_permission", "not_allowed_token_type"):
+            raise PlatformRefused(
+                "`app_token` is no App-Level Token with the scope connections:write: make one under Basic Information"
+            ) from None
+        raise failed.meaning from None
+    parts = urlsplit(url if isinstance(url, str) else "")
+    if parts.scheme != "wss" and not (parts.scheme == "ws" and config.base_url.startswith("http://")):
+        raise PlatformRefused(f"Slack named a socket that is not encrypted: {parts.scheme}://{parts.netloc}")
+    return str(url)
+
+
+class Receiving:
+    """One run of `receive`.
+
+    Args:
+        account: what is open.
+        inbox: for this run.
+        cursors: what was committed last.
+    """
+
+    def __init__(self, account: Account, inbox: Inbox, cursors: Mapping[str, bytes]) -> None:
+        self._account = account
+        self._inbox = inbox
+        self._read = Read(cursors)
+        self._order = trio.Lock()  # of commits: sockets have no order among each other, and cursors do
+        self._stirred = trio.Event()
+        self._broke: Exception | None = None
+        account.happenings.begin(inbox, lambda chat, thread: thread_key(chat, thread) in self._read.threads)
+
+    async def run(self) -> NoReturn:
+        """Receive until cancelled; raises as `Platform.receive`."""
+        async with open_background() as nursery:
+            async with self._order:  # what comes meanwhile waits, or comes again
+                link = await self._next(nursery)
+                await self._account.backfill.run(self._read, self._deliver_read)
+            short = 0
+            while True:
+                begun = trio.current_time()
+                await self._until_to_renew(link)
+                short = short + 1 if link.asked and trio.current_time() - begun < SHORT_S else 0
+                if short > MAX_SHORT:
+                    raise PlatformUnavailable("Slack ends each socket soon after its beginning")
+                fresh = await self._next(nursery)
+                link.retire()
+                link = fresh
+
+    async def _next(self, nursery: trio.Nursery) -> Link:
+        """Another socket, to which Slack has said hello."""
+        account = self._account
+        link = Link(
+            account.host,
+            account.config,
+            await self._address(),
+            handler=self._take,
+            unreadable=account.happenings.unreadable,
+            stir=self._stir,
+            answered=self._answered,
+        )
+        nursery.start_soon(self._keep, link)
+        with trio.move_on_after(account.config.timeout_s):
+            while not link.greeted and link.failure is None and not link.asked:
+                await self._until_stirred()
+        self._raise_what_broke()
+        if link.failure is not None:
+            raise link.failure
+        self._judge(link.asked)
+        if not link.greeted:
+            raise PlatformUnavailable("Slack did not say hello on its socket in time")
+        self._inbox.alive("event", next_within_s=2 * account.config.quiet_s + 60)
+        return link
+
+    async def _address(self) -> str:
+        account = self._account
+        ticket, account.ticket = account.ticket, None
+        if ticket is not None and trio.current_time() - ticket[1] < TICKET_S:
+            return ticket[0]
+        return await socket_address(account.api, account.config, account.app_token)
+
+    async def _keep(self, link: Link) -> None:
+        """The task of a socket; what its handler raises ends the run, raised by the task that receives."""
+        try:
+            await link.run()
+        except HermesError as error:
+            self._broke = self._broke or error
+            self._stir()
+
+    async def _until_to_renew(self, link: Link) -> None:
+        """Wait until Slack asks for another socket, or nothing has come for long.
+
+        Raises:
+            PlatformError: the socket ended before that, or must not be replaced.
+        """
+        quiet_s = self._account.config.quiet_s
+        while not link.asked:
+            self._raise_what_broke()
+            if link.failure is not None:
+                raise link.failure
+            left = link.heard + quiet_s - trio.current_time()
+            if left <= 0:
+                log.debug("no event for %g s: another socket shows whether they flow", quiet_s)
+                return
+            with trio.move_on_after(left):
+                await self._until_stirred()
+        self._raise_what_broke()
+        self._judge(link.asked)
+
+    def _judge(self, asked: str) -> None:
+        """Raises what a request to leave means, if another socket would be of no use."""
+        if asked == "link_disabled":
+            raise PlatformRefused(
+                "Socket Mode is switched off for this app: switch it on at https://api.slack.com/apps"
+            )
+        if asked == "too_many_websockets":
+            raise PlatformConflict("ten programs receive with this app token already", retry_after_s=CROWDED_S)
+
+    def _raise_what_broke(self) -> None:
+        if self._broke is not None:
+            raise self._broke
+
+    def _stir(self) -> None:
+        self._stirred.set()
+
+    async def _until_stirred(self) -> None:
+        self._stirred = trio.Event()
+        await self._stirred.wait()
+
+    def _answered(self) -> None:
+        self._inbox.alive("heartbeat", next_within_s=3 * self._account.config.ping_s + 10)
+
+    async def _take(self, envelope: Envelope) -> None:
+        """An envelope; when this returns it may be acknowledged."""
+        event = await self._account.happenings.translate(envelope)
+        if event is None:
+            return
+        async with self._order:
+            self._note(event)
+            await self._inbox.deliver(event, cursors=self._read.cursors())
+        self._inbox.alive("event", next_within_s=2 * self._account.config.quiet_s + 60)
+
+    def _note(self, event: InboundEvent) -> None:
+        """How far its place is read, and that a thread in which somebody speaks to us is followed."""
+        place = event.address
+        if event.kind != "message" or event.at is None:  # commands are in no history
+            return
+        if place.thread is None or place.thread == event.id:
+            self._read.channels.note(place.chat, event.id)
+        if place.thread is not None:
+            key = thread_key(place.chat, place.thread)
+            if (
+                key in self._read.threads
+                or (event.to_us and self._account.config.follow_threads)
+                or event.chat_kind == "dm"
+            ):
+                self._read.threads.note(key, event.id)
+
+    async def _deliver_read(self, *events: InboundEvent) -> None:
+        """Messages of a history."""
+        for event in events:
+            self._note(event)
+        await self._inbox.deliver(*events, cursors=self._read.cursors())
