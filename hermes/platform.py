@@ -34,6 +34,7 @@ from hermes.events import (
     Receipt,
     ReplyRef,
 )
+from hermes.nurseries import open_background_nursery
 from hermes.routes import RouteHandler, Routes, WebRequest, WebResponse
 from hermes.settings import Secret
 
@@ -78,6 +79,7 @@ __all__ = [
     "WebSocketFactory",
     "choice",
     "flag",
+    "open_background_nursery",
     "seconds",
     "secret",
     "setting",

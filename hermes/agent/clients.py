@@ -24,9 +24,9 @@ from hermes.net import (
     check_urls,
     close_quietly,
     connect_timeout,
-    open_background,
     open_network,
 )
+from hermes.nurseries import open_background_nursery
 from hermes.settings import Endpoint, ModelConfig, Secret
 
 if TYPE_CHECKING:
@@ -393,7 +393,7 @@ async def open_model_clients(settings: ModelConfig, *, network: Network | None =
         async with open_network() as own, open_model_clients(settings, network=own) as clients:
             yield clients
         return
-    async with open_background() as nursery:
+    async with open_background_nursery() as nursery:
         clients = ModelClients(settings, network, nursery)
         nursery.start_soon(clients._close_idle)
         try:

@@ -5,7 +5,6 @@ from hermes.net.network import (
     NetworkStatistics,
     close_quietly,
     connect_timeout,
-    open_background,
     open_network,
 )
 from hermes.net.plugin_http import make_http_factory
@@ -20,6 +19,5 @@ __all__ = [
     "close_quietly",
     "connect_timeout",
     "make_http_factory",
-    "open_background",
     "open_network",
 ]

@@ -12,6 +12,7 @@ import httpx2
 import trio
 
 from hermes.net.transport import CLOSE_S, NetTransport
+from hermes.nurseries import open_background_nursery
 
 log = logging.getLogger(__name__)
 
@@ -34,25 +35,6 @@ async def close_quietly(what: str, close: Callable[[], Awaitable[None]], within_
             log.warning("closing %s failed: %s", what, exc)
     if scope.cancelled_caught:
         log.warning("closing %s took longer than %g s and was cut", what, within_s)
-
-
-@asynccontextmanager
-async def open_background() -> AsyncIterator[trio.Nursery]:
-    """A nursery for tasks that serve the body and end with it; what the body raises comes out bare, not in a group."""
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            except BaseException as exc:
-                raised = exc
-                raise
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if raised is not None and len(group.exceptions) == 1 and group.exceptions[0] is raised:
-            raise raised from raised.__cause__
-        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +140,6 @@ async def open_network(*, reap_s: float = REAP_S, tls: ssl.SSLContext | None = N
     Lifetime: clients made here are closed by their owners, inside this scope.
     """
     network = Network(tls)
-    async with open_background() as nursery:
+    async with open_background_nursery() as nursery:
         nursery.start_soon(network._reap, reap_s)
         yield network

@@ -18,8 +18,9 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError,
 from wsproto.utilities import ProtocolError
 
 from hermes.errors import Unreachable, WebSocketClosed
-from hermes.net.network import Network, open_background
+from hermes.net.network import Network
 from hermes.net.streams import connect
+from hermes.nurseries import open_background_nursery
 from hermes.platform import EMPTY, WebSocket, WebSocketFactory
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def make_websocket_factory(network: Network, *, close_s: float = CLOSE_S) -> Web
         begun = trio.current_time()
         stream = await connect(network, host, port, tls=tls, proxy=proxy, within_s=open_timeout_s)
         try:
-            async with open_background() as nursery:
+            async with open_background_nursery() as nursery:
                 reading = _Reading(nursery)
                 try:
                     bounded = _Bounded(stream)

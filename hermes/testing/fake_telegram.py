@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from hermes.net import open_background
+from hermes.nurseries import open_background_nursery
 from hermes.testing.fake_telegram_methods import METHODS, Shown, TelegramError
 from hermes.testing.fake_telegram_webhook import push_updates
 from hermes.testing.wire_server import WireAnswer, WireRequest, json_answer, open_wire_server
@@ -344,7 +344,7 @@ def _faulty(fault: Fault, result: Any) -> WireAnswer:
 async def open_fake_telegram() -> AsyncIterator[FakeTelegram]:
     """The service, on a port of the loopback, while inside."""
     telegram = FakeTelegram()
-    async with open_wire_server(telegram.handle) as port, open_background() as nursery:
+    async with open_wire_server(telegram.handle) as port, open_background_nursery() as nursery:
         telegram.port = port
         nursery.start_soon(push_updates, telegram)
         yield telegram

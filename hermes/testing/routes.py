@@ -11,7 +11,7 @@ import trio
 from hermes.hooks import Hooks
 from hermes.http.listener import open_server
 from hermes.http.services import Services
-from hermes.net import open_background
+from hermes.nurseries import open_background_nursery
 from hermes.settings import Config
 
 
@@ -32,5 +32,5 @@ async def open_test_routes() -> AsyncIterator[tuple[Hooks, str]]:
     Lifetime: exit = who is being answered is cut off.
     """
     hooks = Hooks()
-    async with open_background() as nursery:
+    async with open_background_nursery() as nursery:
         yield hooks, await nursery.start(_serve, hooks)

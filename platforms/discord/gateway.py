@@ -16,8 +16,7 @@ import trio
 
 from hermes.decode import without_halves
 from hermes.errors import PlatformProtocolError, PlatformRefused, WebSocketClosed
-from hermes.platform import Host, WebSocket
-from platforms.discord.background import open_background
+from hermes.platform import Host, WebSocket, open_background_nursery
 from platforms.discord.closing import (
     DIRECT_MESSAGES,
     GUILD_MESSAGES,
@@ -146,7 +145,7 @@ class Connection:
             how it ended. What `handler` and `identify` raise comes out bare.
         """
         try:
-            async with open_background() as nursery:
+            async with open_background_nursery() as nursery:
                 beside(nursery)
                 every_s = 60.0
                 with self._reading:

@@ -13,8 +13,7 @@ import msgspec
 import trio
 
 from hermes.errors import PlatformUnavailable, WebSocketClosed
-from hermes.platform import Host, WebSocket
-from platforms.slack.background import open_background
+from hermes.platform import Host, WebSocket, open_background_nursery
 from platforms.slack.config import SlackConfig
 from platforms.slack.wire import Envelope, decode_envelope
 
@@ -86,7 +85,7 @@ class Link:
                 max_message_bytes=MAX_FRAME_BYTES,
                 open_timeout_s=self._config.timeout_s,
             ) as socket:
-                async with open_background() as nursery:
+                async with open_background_nursery() as nursery:
                     nursery.start_soon(self._ask_for_signs, socket)
                     await self._read(socket)
         except PlatformUnavailable as error:  # also WebSocketClosed and Unreachable

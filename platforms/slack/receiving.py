@@ -16,10 +16,9 @@ import trio
 
 from hermes.errors import HermesError, PlatformConflict, PlatformRefused, PlatformUnavailable
 from hermes.events import InboundEvent
-from hermes.platform import Host, Inbox
+from hermes.platform import Host, Inbox, open_background_nursery
 from platforms.slack.api import Failed, SlackApi, Token
 from platforms.slack.backfill import Backfill
-from platforms.slack.background import open_background
 from platforms.slack.config import SlackConfig
 from platforms.slack.cursors import Read, thread_key
 from platforms.slack.happenings import Happenings
@@ -93,7 +92,7 @@ class Receiving:
 
     async def run(self) -> NoReturn:
         """Receive until cancelled; raises as `Platform.receive`."""
-        async with open_background() as nursery:
+        async with open_background_nursery() as nursery:
             async with self._order:  # what comes meanwhile waits, or comes again
                 link = await self._next(nursery)
                 await self._account.backfill.run(self._read, self._deliver_read)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hermes.events import AttachmentRef, InboundEvent
-from hermes.net import open_background
+from hermes.nurseries import open_background_nursery
 from hermes.platform import Secret
 from hermes.testing import Clause, Subject, Switch, TestHost, check_platform_clauses, open_wire_server
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault
@@ -81,7 +81,7 @@ class Service:
 @asynccontextmanager
 async def open_service() -> AsyncIterator[Service]:
     service = Service()
-    async with open_wire_server(service.fake.handle) as port, open_background() as nursery:
+    async with open_wire_server(service.fake.handle) as port, open_background_nursery() as nursery:
         service.fake.port = port
         nursery.start_soon(push_updates, service.fake)
         yield service

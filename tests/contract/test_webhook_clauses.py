@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hermes.events import InboundEvent
-from hermes.net import open_background
+from hermes.nurseries import open_background_nursery
 from hermes.platform import Address, Secret
 from hermes.testing import Clause, Subject, Switch, TestHost, check_platform_clauses
 from hermes.testing.fake_caller import FakeCaller
@@ -60,7 +60,7 @@ class Service:
 @asynccontextmanager
 async def open_service() -> AsyncIterator[Service]:
     service = Service()
-    async with open_background() as nursery:
+    async with open_background_nursery() as nursery:
         nursery.start_soon(service.caller.run)
         yield service
 

@@ -9,8 +9,8 @@ import trio
 
 
 @asynccontextmanager
-async def open_background() -> AsyncIterator[trio.Nursery]:
-    """A nursery that is cancelled when the block is left; what the block raises comes out bare, not in a group."""
+async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery for tasks that serve the body and end with it; what the body raises comes out bare, not in a group."""
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
