@@ -194,6 +194,11 @@ class AccountRecord:
             trouble.since = self._receive.since if self._receive else now
             self._receive = trouble
 
+    def waits_its_turn(self, now: float) -> None:
+        """Receiving needs a socket, and others are being opened; what it failed of before stays to be read."""
+        self._settles_at = None
+        self._receive = self._receive or _Trouble(now, now, "it waits until other accounts are connected")
+
     def sent(self, now: float) -> None:
         """The service answered a send or an edit, be it with a definite no."""
         self.progressed = True

@@ -80,11 +80,12 @@ class Connections:
     ) -> None:
         self.table = AccountTable()
         self._nursery = nursery
-        self._parts = Parts(
-            settings=settings, host=host, stop_by=stop_by, store_ready=store_ready, gate=lambda: self._gate, rng=rng
-        )
-        self._accounts: dict[str, _Account] = {}
         self._starts = trio.Semaphore(STARTS_AT_ONCE)
+        self._parts = Parts(
+            settings=settings, host=host, stop_by=stop_by, store_ready=store_ready, gate=lambda: self._gate,
+            starts=self._starts, rng=rng,
+        )  # fmt: skip
+        self._accounts: dict[str, _Account] = {}
         self._gate: Gate | None = None
         self._closing = False
 

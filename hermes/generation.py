@@ -24,6 +24,7 @@ from hermes.observe.scopes import scope_lines, task_tree
 from hermes.platform import Host, Platform, PlatformSpec
 from hermes.receiving import Gate, RunEnd, run_receive
 from hermes.settings import SupervisionConfig
+from hermes.starts import Sockets, is_of
 
 log = get_log(__name__)
 
@@ -68,6 +69,7 @@ class Parts:
         stop_by: when the gateway must be gone, absolute; infinite while nobody asked.
         store_ready: waits until the store can be written.
         gate: the open gate, None while nothing may be received.
+        starts: the limit on connections being opened; one is held for a generation until it is open.
         rng: for jitter.
     """
 
@@ -76,6 +78,7 @@ class Parts:
     stop_by: Callable[[], float]
     store_ready: Callable[[], Awaitable[None]]
     gate: Callable[[], Gate | None]
+    starts: trio.Semaphore
     rng: random.Random
 
 
@@ -109,6 +112,7 @@ class Generation:
         self._entered_at: float | None = None
         self._passing: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
+        self._sockets = Sockets(record, parts.starts, self._starts_anew, lambda: parts.settings().healthy_after_s)
 
     @property
     def leased(self) -> Platform | None:
@@ -166,7 +170,7 @@ class Generation:
         with self._attempt:
             try:
                 async with self._parts.host(self._plan) as host:
-                    async with self._plan.spec.open(self._plan.config, host) as platform:
+                    async with self._plan.spec.open(self._plan.config, self._sockets.of(host)) as platform:
                         self._enter(platform)
                         try:
                             self._failure = await self._hold()
@@ -216,6 +220,10 @@ class Generation:
             else:
                 await self._pause(then.delay_s)
         return self._failure
+
+    def _starts_anew(self) -> bool:
+        """Whether the current task receives: what it opens is no part of the opening, and nothing that somebody sends."""
+        return self._entered_at is not None and is_of(self._task)
 
     def _can_stay(self, failure: Failure, history: History) -> bool:
         """Whether receiving alone is tried again, and the connection stays for those who send."""

@@ -35,6 +35,7 @@ class Link:
         answered: called for each sign of life.
 
     Attributes:
+        connected: the socket is open.
         greeted: Slack has said hello: envelopes come.
         asked: why Slack wants it replaced; empty if it does not.
         failure: what ended it.
@@ -61,7 +62,7 @@ class Link:
         self._answered = answered
         self._waiting = trio.CancelScope()
         self._until = math.inf
-        self.greeted = False
+        self.connected = self.greeted = False
         self.retired = False
         self.asked = ""
         self.failure: Exception | None = None
@@ -85,6 +86,8 @@ class Link:
                 max_message_bytes=MAX_FRAME_BYTES,
                 open_timeout_s=self._config.timeout_s,
             ) as socket:
+                self.connected = True
+                self._stir()
                 async with open_background_nursery() as nursery:
                     nursery.start_soon(self._ask_for_signs, socket)
                     await self._read(socket)

@@ -120,6 +120,8 @@ class Receiving:
             answered=self._answered,
         )
         nursery.start_soon(self._keep, link)
+        while not link.connected and link.failure is None and self._broke is None:  # it may have to wait for its turn
+            await self._until_stirred()
         with trio.move_on_after(account.config.timeout_s):
             while not link.greeted and link.failure is None and not link.asked:
                 await self._until_stirred()
