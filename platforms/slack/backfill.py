@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import trio
 
 from hermes.errors import AddressGone, SendRejected
 from hermes.events import InboundEvent
@@ -42,9 +43,27 @@ class Backfill:
         self._happenings = happenings
         self._pages = pages
         self._left: list[str] = []
+        self._moved = trio.lowlevel.ParkingLot()  # unparked whenever fewer are left
+
+    def begin(self, read: Read) -> None:
+        """From now on `until_read` waits for what `run` will read.
+
+        Args:
+            read: how far each place was read.
+        """
+        self._left = self._left or [*read.channels.places(), *read.threads.places()]
+
+    async def until_read(self, *places: str) -> None:
+        """Wait until nothing is left to be read of these: they are read next."""
+        for place in places:
+            while place in self._left:
+                if place in self._left[2:]:
+                    self._left.remove(place)
+                    self._left.insert(1, place)  # the first is being read
+                await self._moved.park()
 
     async def run(self, read: Read, deliver: Deliver) -> None:
-        """Read every known place, the one heard last first.
+        """Read every known place, the one heard last first, after `begin`.
 
         Args:
             read: how far they were read.
@@ -53,20 +72,22 @@ class Backfill:
         Raises:
             RateLimited: what was read is committed; the next run goes on.
         """
-        self._left = self._left or [*read.channels.places(), *read.threads.places()]
         used = 0
         while self._left:
             if used >= self._pages:
                 if self._pages:
                     log.warning("what was missed in %d places is not read", len(self._left))
                 self._left = []
-                return
-            used += await self._place(self._left[0], read, deliver, self._pages - used)
-            del self._left[0]
+            else:
+                used += await self._place(self._left[0], read, deliver, self._pages - used)
+                del self._left[0]
+            self._moved.unpark_all()
 
     async def _place(self, place: str, read: Read, deliver: Deliver, pages: int) -> int:
         """One channel or thread, at most so many pages; how many it took."""
         table: Newest = read.threads if ":" in place else read.channels
+        if place not in table:  # newer ones have taken its room: nobody knows any more from where on it is to be read
+            return 0
         chat, _, thread = place.partition(":")
         space, channel = self._spaces.locate(chat)
         params: dict[str, Any] = {"channel": channel, "oldest": table.of(place), "limit": str(PAGE)}
@@ -84,6 +105,7 @@ class Backfill:
                     raise failed.meaning from None
                 log.info("%s cannot be read: %s", place, failed.meaning)
                 table.forget(place)
+                await deliver()
                 break
             found += messages_in(body)
             cursor = next_page(body)

@@ -93,9 +93,9 @@ class Receiving:
     async def run(self) -> NoReturn:
         """Receive until cancelled; raises as `Platform.receive`."""
         async with open_background_nursery() as nursery:
-            async with self._order:  # what comes meanwhile waits, or comes again
-                link = await self._next(nursery)
-                await self._account.backfill.run(self._read, self._deliver_read)
+            self._account.backfill.begin(self._read)
+            link = await self._next(nursery)
+            await self._account.backfill.run(self._read, self._deliver_read)
             short = 0
             while True:
                 begun = trio.current_time()
@@ -197,6 +197,9 @@ class Receiving:
         event = await self._account.happenings.translate(envelope)
         if event is None:
             return
+        if event.kind == "message":  # what was missed there comes first; the rest is no reason to wait
+            chat, thread = event.address.chat, event.address.thread
+            await self._account.backfill.until_read(chat, *([thread_key(chat, thread)] if thread else ()))
         async with self._order:
             self._note(event)
             await self._inbox.deliver(event, cursors=self._read.cursors())
@@ -220,6 +223,7 @@ class Receiving:
 
     async def _deliver_read(self, *events: InboundEvent) -> None:
         """Messages of a history."""
-        for event in events:
-            self._note(event)
-        await self._inbox.deliver(*events, cursors=self._read.cursors())
+        async with self._order:
+            for event in events:
+                self._note(event)
+            await self._inbox.deliver(*events, cursors=self._read.cursors())

@@ -343,6 +343,53 @@ async def test_long_histories_are_read_page_by_page_and_a_limit_goes_on_later() 
         ]
 
 
+async def test_a_message_waits_for_what_was_missed_in_its_own_place_and_for_no_other() -> None:
+    threads = 30
+    async with no_leaks(), open_fake_slack() as slack:
+        inbox = RecordingInbox(account="slack")
+        async with opened(slack, inbox) as on, on.receiving():
+            roots = [slack.say(f"<@{BOT}> number {n}", CHANNEL)["ts"] for n in range(threads)]
+            await on.received(threads)
+            await on.acknowledged(2 * threads)
+        slack.gives_up = True
+        slack.say("missed", CHANNEL)
+        slack.say("missed there", CHANNEL, thread_ts=roots[0])  # the one heard least recently would be read last
+        slack.sockets.waiting.clear()
+        before = len(slack.asked("conversations."))
+        said: list[str] = []
+
+        def speak(moment: str) -> None:
+            if moment == "asked" and not said:  # by what was missed in the channel, which is read first
+                said.append(slack.say("and now", CHANNEL, thread_ts=roots[0])["ts"])
+
+        inbox.at = speak
+        async with opened(slack, inbox, backfill_pages=100) as on, on.receiving():
+            await slack.until(lambda: said and said[0] in slack.sockets.acknowledged)
+            assert len(slack.asked("conversations.")) - before < threads // 2
+            assert on.texts[threads:] == ["missed", "missed there", "and now"]
+            await slack.until(lambda: len(slack.asked("conversations.")) - before == 1 + threads)
+
+
+async def test_a_thread_whose_room_was_taken_meanwhile_is_not_read_from_its_beginning() -> None:
+    async with no_leaks(), open_fake_slack() as slack:
+        inbox = RecordingInbox(account="slack")
+        root = slack.say(f"<@{BOT}> begin", CHANNEL)["ts"]
+        old = slack.say("years ago", CHANNEL, thread_ts=root)["ts"]
+        slack.sockets.waiting.clear()
+        slack.gives_up = True
+        slack.say(f"<@{BOT}> another", CHANNEL)
+        slack.sockets.waiting.clear()
+        lines = [f"{CHANNEL}:{root} {old}"]
+        while len("\n".join(lines)) < 4096 - 30:  # no more room
+            lines.append(f"C0FULL:1.{len(lines):06} 1.000000")
+        inbox.cursors.update(channels=f"{CHANNEL} {old}".encode(), threads="\n".join(lines).encode())
+        async with opened(slack, inbox, backfill_pages=1000) as on, on.receiving():
+            await on.received(1)
+            slack.say(f"<@{BOT}> at last", CHANNEL, thread_ts=root)  # waits until its thread is read, or passed over
+            await inbox.until(lambda: "at last" in on.texts)
+        assert on.texts == ["another", "at last"]
+
+
 async def test_places_that_cannot_be_read_any_more_are_forgotten_and_pages_are_bounded() -> None:
     async with no_leaks(), open_fake_slack() as slack:
         inbox = RecordingInbox(account="slack")
@@ -356,9 +403,9 @@ async def test_places_that_cannot_be_read_any_more_are_forgotten_and_pages_are_b
         slack.sockets.waiting.clear()
         async with opened(slack, inbox) as on, on.receiving():
             await on.received(3)
+            await inbox.until(lambda: b"C0GENERAL" not in inbox.cursors["channels"])
             slack.say("now")
             await on.received(4)
-        assert b"C0GENERAL" not in inbox.cursors["channels"]
         slack.say("missed again")
         slack.sockets.waiting.clear()
         asked = len(slack.asked("conversations."))
