@@ -28,6 +28,11 @@ def account_readings(
     for name, about, number in states:
         yield name, about, lambda number=number: {each.account: number(each) for each in accounts()}  # type: ignore[misc]
     yield (
+        "state",
+        "1 for the state that it is in, as account/state.",
+        lambda: {f"{each.account}/{each.state}": 1.0 for each in accounts()},
+    )
+    yield (
         "progress_age_seconds",
         "Since the last sign of life of each path, as account/path.",
         lambda: {f"{each.account}/{path}": age for each in accounts() for path, age in each.progress_s.items()},

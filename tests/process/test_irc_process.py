@@ -164,6 +164,7 @@ async def _told_of_the_outage(gateway: GatewayProcess) -> None:
     numbers = await gateway.metrics()
     assert numbers['hermes_account_to_send{account="irc"}'] == 1
     assert numbers['hermes_account_works{account="irc"}'] == 0
+    assert numbers['hermes_account_state{account="irc/retrying"}'] == 1
     assert numbers['hermes_account_restarts{account="irc"}'] > 1
     assert numbers['hermes_account_progress_age_seconds{account="irc/deliver"}'] > 0
 

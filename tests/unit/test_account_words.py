@@ -73,6 +73,7 @@ def test_each_account_has_its_numbers() -> None:
     }
     assert found == {
         "works": {"good": 1.0, "bad": 0.0},
+        "state": {"good/connected": 1.0, "bad/retrying": 1.0},
         "state_seconds": {"good": 9.0, "bad": 8.0},
         "generation": {"good": 1.0, "bad": 1.0},
         "restarts": {"good": 0.0, "bad": 1.0},
