@@ -34,7 +34,10 @@ def make_stream_factory(network: Network) -> StreamFactory:
         try:
             yield stream
         finally:
-            await trio.aclose_forcefully(stream)
+            with trio.CancelScope(
+                shield=True
+            ):  # it takes no time, and what was achieved inside is not to end as cancelled
+                await trio.aclose_forcefully(stream)
 
     return open_stream
 
