@@ -380,6 +380,9 @@ class WebSocketFactory(Protocol):
     ) -> AbstractAsyncContextManager[WebSocket]:
         """An open WebSocket; on exit it is closed, with 1000 if nobody closed it before.
 
+        Args:
+            open_timeout_s: for opening it; the first that `receive` opens may wait for its turn before.
+
         Raises:
             Unreachable: it could not be opened.
         """
