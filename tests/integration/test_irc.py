@@ -156,14 +156,15 @@ async def test_sends_of_many_tasks_are_each_answered_for_themselves(kind: str) -
             assert {text for *_, text in alice.heard} == {text for text, how in outcomes.items() if how == "shown"}
 
 
+@pytest.mark.parametrize("renick_s", [0.05, 3600.0], ids=["asked for", "seen to be left"])
 @pytest.mark.parametrize("kind", EACH)
-async def test_a_taken_nick_is_got_back_when_it_is_left(kind: str) -> None:
+async def test_a_taken_nick_is_got_back_when_it_is_left(kind: str, renick_s: float) -> None:
     async with server(kind) as port:
         async with open_irc_person(port, "alice") as alice:
             await alice.join("#den")
             async with open_irc_person(port, "hermes") as ghost:
                 await ghost.join("#den")
-                async with connected(port, renick_s=0.05) as (_, inbox):
+                async with connected(port, renick_s=renick_s) as (_, inbox):
                     await in_channel(alice, "hermes_")
                     await alice.say("hermes_", "who are you?")
                     assert (await heard(inbox, 1))[0].to_us

@@ -201,6 +201,18 @@ async def test_what_was_said_while_we_were_away_is_lost_where_nobody_keeps_it() 
             nursery.cancel_scope.cancel()
 
 
+@BOTH
+async def test_a_server_that_asks_whether_we_are_there_is_answered_although_no_more_may_be_written(
+    offered: Collection[str],
+) -> None:
+    async with open_fake_irc(offered=offered) as irc:
+        async with connected(irc, flood_burst=3, flood_interval_s=3600.0) as platform:
+            with pytest.raises(RateLimited):
+                await say(platform)
+            irc.tell("hermes", "PING :token 7")
+            await irc.until(lambda: "PONG token 7" in irc.asked)
+
+
 async def test_the_doors_of_channels() -> None:
     async with open_fake_irc() as irc:
         async with connected(irc, channels=("#open", "#locked key"), rejoin_s=0.05) as platform:

@@ -144,13 +144,13 @@ async def test_check_says_who_we_are_and_what_is_missing_and_sends_nothing() -> 
         assert {each.path for each in slack.requests} == {"/api/auth.test", "/api/apps.connections.open"}
 
 
-async def test_attempts_that_fail_leave_nothing(full: bool) -> None:
+async def test_five_hundred_failed_attempts_leave_nothing() -> None:
     faults = (
         Fault(answer=Answered(status=503)), Fault(answer=Answered(cut=10)), Fault(answer=Answered(body=b"<")),
         Fault(path="connections", answer=no("internal_error")), Fault(answer=no("invalid_auth")),
         Fault(path="connections", answer=answer_json({"ok": False}, 429)),
     )  # fmt: skip
-    rounds = 500 if full else 100
+    rounds = 500
     async with open_fake_slack() as slack, open_test_host("slack", clock=slack.clock) as host:
         config = SlackConfig(
             bot_token=Secret("xoxb-fake-token"), app_token=Secret("xapp-fake-token"), base_url=slack.base_url

@@ -426,8 +426,20 @@ async def test_several_workspaces_are_told_apart_and_answered_with_their_own_tok
                 slack.say("here")
                 slack.say("there", team=OTHER_TEAM)
                 slack.say("nowhere", team="T0NOBODY")
-                await on.received(2)
-                assert {each.address.chat for each in on.inbox.events} == {DM, f"{OTHER_TEAM}/{DM}"}
+                for team in (OTHER_TEAM, "T0NOBODY"):
+                    typed = {
+                        "command": "/hermes",
+                        "text": "new",
+                        "user_id": ALICE,
+                        "channel_id": CHANNEL,
+                        "team_id": team,
+                    }
+                    slack.sockets.dispatch(
+                        "slash_commands", {**typed, "trigger_id": f"{bot} {team}"}, team, again=False
+                    )
+                await on.received(3)
+                chats = {each.address.chat for each in on.inbox.events}
+                assert chats == {DM, f"{OTHER_TEAM}/{DM}", f"{OTHER_TEAM}/{CHANNEL}"}
                 assert {each.sender.id for each in on.inbox.events} == {ALICE, f"{OTHER_TEAM}/{ALICE}"}
                 for to in (DM, f"{OTHER_TEAM}/{DM}"):
                     receipt = await on.platform.send(Address("slack", to), Content(text=to), key="k", reply=None)

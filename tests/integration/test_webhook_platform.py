@@ -125,6 +125,10 @@ async def test_the_size_comes_before_the_signature_and_the_signature_before_ever
         late = await place.call(small, b"[[")
         assert (late.status, late.headers["retry-after"]) == (429, "60")
         assert not place.inbox.events
+    async with served(replace(TELL, rate_per_minute=1)) as place:
+        assert (await place.call(TELL, b"[")).status == 400
+        assert (await place.call(TELL, b"[", name="recorded")).status == 409  # a replay, before it is one too many
+        assert (await place.call(TELL, b"[")).status == 429
 
 
 async def test_an_old_call_and_a_recorded_one_are_refused() -> None:
