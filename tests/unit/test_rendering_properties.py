@@ -23,9 +23,13 @@ pytestmark = pytest.mark.wall_clock_s(900)
 MESSAGES = 5000 if os.environ.get("HERMES_FULL") == "1" else 400
 # Found by earlier searches: a cell that nobody sees; the end of a direction cut from its words; signs in what is no address.
 UNSEEN_CELL = "a\n\n| a | [**a** `a`](https://example.com) |\n| --- | --- |\n| \u0301 | \u200d |"
-CUT_DIRECTION = "> > " + "\n> > ".join(
-    [*["- a"] * 3, *["  a  "] * 3, "  " + "👩‍🚀" * 40 + "  ", "  **a<b>c**  ", "  *-*", ""]
-    + ["| ***\u202bab\u202c** \u202bab\u202c* a | a |", "| --- | --- |", "| a | a " + "é" * 90 + " |"]
+CUT_DIRECTION = (
+    "> > - a\n> > - a\n> > - a\n> >   a  \n> >   a  \n> >   a  \n> >   "
+    + "👩‍🚀" * 40
+    + "  \n> >   **a<b>c**  \n> >   *-*\n> >\n> > | ***\u202bab\u202c** \u202bab\u202c* a | a |\n"
+    + "> > | --- | --- |\n> > | a | a "
+    + "é" * 90
+    + " |"
 )
 NO_ADDRESS = "```\n```\n\nahttps://example.com/a?b=1&c=2~~Hello,~~a"
 ALIKE = MESSAGES == 400  # each short run searches the same markdown; the whole one searches further
