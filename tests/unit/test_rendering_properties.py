@@ -31,6 +31,11 @@ CUT_DIRECTION = (
     + "é" * 90
     + " |"
 )
+BEGUN_DIRECTION = (
+    "> a\n> \n> ```\n> \n> a n\u0303o **"
+    + "x" * 70
+    + "** **:-- *inner* :--** ``#hash ` #hash`` @here [a](http://e.org/a_b_(c)) \u202bab\u202c a a"
+)
 NO_ADDRESS = "```\n```\n\nahttps://example.com/a?b=1&c=2~~Hello,~~a"
 ALIKE = MESSAGES == 400  # each short run searches the same markdown; the whole one searches further
 
@@ -52,6 +57,7 @@ def test_telegram_takes_every_part_and_shows_every_word(markdown: str, room: int
 @pytest.mark.parametrize("dialect", ["plain", "discord", "markdown", "slack"])
 @example(UNSEEN_CELL, 160, "utf16")
 @example(CUT_DIRECTION, 160, "byte")
+@example(BEGUN_DIRECTION, 160, "utf16")
 @example(NO_ADDRESS, 160, "utf16")
 @given(MARKDOWN, ROOMS, UNITS)
 @settings(max_examples=MESSAGES // 5, derandomize=ALIKE)
