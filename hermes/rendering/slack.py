@@ -21,7 +21,10 @@ _JOINER = "\u2060"  # keeps a sign from being read as a mark
 _APART = "\u200b"  # lets a mark be read inside of a word
 _BEFORE = re.compile(r"[\s?.,\-!^;:{(\[%$#+=\"*_~\u200b]\Z")  # what may stand before a mark
 _AFTER = re.compile(r"[\s?.,\-!^;:})\]%$#+=\"'*_~]")  # and after it
-_LITERAL = re.compile(r"https?://[^\s<>*`|\\]+|(?<!\w)[*_~`](?!\s)|(?<!\s)[*_~`](?!\w)|`")
+_BARE = re.compile(
+    r"(?<!\w)https?://[^\s<>*`|\\]*[\w/=&%#+~)-]"
+)  # an address in the text, without what ends a sentence
+_LITERAL = re.compile(r"(?<!\w)[*_~`](?!\s)|(?<!\s)[*_~`](?!\w)|`")
 _TICKS = re.compile("`{3,}")
 
 
@@ -124,26 +127,40 @@ class SlackMrkdwn(Dialect):
         return "\n"
 
     def run(self, text: str, marks: Marks, *, begins: bool, after: Atom | None, heading: bool) -> str:  # noqa: ARG002
-        if self._signs and all(each.kind != "code" for each in self.marks(marks)):
-            text = _LITERAL.sub(self._literal, text)
-        written = escape(text, quote=False)
+        written = self._words(text, self.marks(marks)) if self._signs else escape(text, quote=False)
         if begins and written.startswith("&gt;"):  # at the beginning of a line it would be a quote
             written = _JOINER + written
         apart = self._closed and not _AFTER.match(written)
         self._closed = False
         return _APART + written if apart else written
 
+    def _words(self, text: str, marks: Marks) -> str:
+        """What would be read as a mark disarmed; an address that a mark ends or that has signs of its own as a link."""
+        kinds = {each.kind for each in marks}
+        if kinds & {"code", "address"}:
+            return escape(text, quote=False)
+        out: list[str] = []
+        at = 0
+        for found in _BARE.finditer(text) if "link" not in kinds else ():
+            address = found[0] if "(" in found[0] else found[0].rstrip(")")
+            if not kinds and self._signs.isdisjoint(address):
+                continue
+            out += [self._disarmed(text[at : found.start()]), f"<{_address(address)}>"]
+            at = found.start() + len(address)
+        return "".join([*out, self._disarmed(text[at:])])
+
+    def _disarmed(self, text: str) -> str:
+        return escape(_LITERAL.sub(self._literal, text), quote=False)
+
     def _literal(self, found: re.Match[str]) -> str:
-        sign = found[0]
-        if sign not in self._signs:
-            return sign
-        return f"{_JOINER}{sign}{_JOINER}"
+        return f"{_JOINER}{found[0]}{_JOINER}" if found[0] in self._signs else found[0]
 
     # room, from above
 
     def bound(self, text: str) -> tuple[int, int]:
         joiners = sum(text.count(sign) for sign in "*_~`>") + 1
-        return size(escape(text, quote=False), self.unit) + 2 * joiners * size(_JOINER, self.unit) + 3, 0
+        links = 2 * text.count("://")
+        return size(escape(text, quote=False), self.unit) + 2 * joiners * size(_JOINER, self.unit) + links + 3, 0
 
     def marks_bound(self, marks: Marks) -> tuple[int, int]:
         return super().marks_bound(marks)[0] + 2 * size(_APART, self.unit), 0

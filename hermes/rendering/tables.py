@@ -7,7 +7,7 @@ from dataclasses import replace
 from hermes.rendering.inline import tidied
 from hermes.rendering.leaves import Atom, Container, Leaf, words_of
 from hermes.rendering.tree import strong
-from hermes.rendering.units import width
+from hermes.rendering.units import is_visible, width
 
 MAX_WIDTH = 48  # columns: about what a telephone shows without wrapping
 _GAP = "  "
@@ -55,7 +55,7 @@ def _as_list(leaf: Leaf) -> list[Leaf]:
     for row in leaf.rows[1:]:
         atoms: list[Atom] = []
         for name, cell in zip(head, row, strict=True):
-            if cell:
+            if is_visible(words_of(cell)):
                 atoms += [*strong(name), *([Atom(":"), Atom(" ")] if name else []), *cell, Atom("\n")]
         if not atoms:
             continue

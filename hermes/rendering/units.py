@@ -15,6 +15,7 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc")
 # Ends of sentences and phrases in scripts that put no spaces between words.
 UNSPACED = "\u3002\uff01\uff1f\uff0c\u3001\uff1b\uff1a"
 _JOINER = "\u200d"
+_DIRECTIONS = frozenset(("LRE", "RLE", "LRO", "RLO", "LRI", "RLI", "FSI"))
 
 
 def size(text: str, unit: Unit) -> int:
@@ -83,10 +84,13 @@ def _joined(before: str, character: str) -> bool:
     """Whether a character belongs to the one before it; of flags, the caller keeps count."""
     if character < "\x80" and before < "\x80":
         return False
-    if _JOINER in (before, character) or unicodedata.category(character) in ("Mn", "Mc", "Me"):
+    # Cut off, what begins a direction or ends what others began (a direction, a tag) would stand alone and unseen.
+    if before == _JOINER or unicodedata.bidirectional(before) in _DIRECTIONS:
+        return True
+    if unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf"):
         return True
     if unicodedata.combining(before) == 9:  # a virama: the consonant after it is written into the one before
         return True
     code = ord(character)
-    # Skin tones; the letters of a tagged flag; vowels and finals of a Korean syllable written in its parts.
-    return 0x1F3FB <= code <= 0x1F3FF or 0xE0020 <= code <= 0xE007F or 0x1160 <= code <= 0x11FF
+    # Skin tones; vowels and finals of a Korean syllable written in its parts.
+    return 0x1F3FB <= code <= 0x1F3FF or 0x1160 <= code <= 0x11FF

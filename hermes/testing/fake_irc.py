@@ -92,6 +92,7 @@ class FakeIrc:
         day: which switch is on.
         flood: lines that may be ahead before a client is cut off; None = any number.
         reserved: nicks that somebody else has.
+        waiting: what a friend says to whoever is welcome, the first before the welcome's last line, the others right behind it.
     """
 
     def __init__(self, offered: Collection[str], clock: Callable[[], float]) -> None:
@@ -108,6 +109,7 @@ class FakeIrc:
         self.day: Switch | None = None
         self.flood: int | None = None
         self.reserved: set[str] = set()
+        self.waiting: tuple[str, ...] = ()
         self.connections = 0
         self.clock = clock
         self.changed = trio.lowlevel.ParkingLot()

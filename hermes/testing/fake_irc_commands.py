@@ -93,7 +93,11 @@ def registered(irc: FakeIrc, client: Client) -> None:
     irc.number(
         client, "005", "CHANTYPES=#", "CASEMAPPING=rfc1459", "NICKLEN=30", "NETWORK=Test", "BOT=B", "are supported"
     )
+    for text in irc.waiting[:1]:
+        irc.answer(client, f":friend!{irc.people['friend'][0]} PRIVMSG {client.nick} :{text}")
     irc.number(client, "422", "There is no message of the day")
+    for text in irc.waiting[1:]:
+        irc.answer(client, f":friend!{irc.people['friend'][0]} PRIVMSG {client.nick} :{text}")
 
 
 def _join(irc: FakeIrc, client: Client, params: list[str]) -> None:

@@ -215,25 +215,9 @@ class FakeModel:
             await stream.send_all(_whole(400, json.dumps({"error": error}).encode()))
             return True
         step = self.steps.popleft() if self.steps else self.default
-        match step:
-            case Hang():
-                await stream.receive_some(1)  # returns when the client leaves
-                return False
-            case Status():
-                await stream.send_all(_status(step))
-                return True
-            case Garbage():
-                await stream.send_all(_whole(200, step.body, step.content_type))
-                return True
-            case Raw():
-                for piece in step.pieces:
-                    await stream.send_all(piece)
-                return False
-            case Gate():
-                await step.event.wait()
-            case Slow():
-                await trio.sleep(step.first_s)
-        reply = step if isinstance(step, Reply) else step.reply
+        reply = await _reply_of(stream, step)
+        if isinstance(reply, bool):
+            return reply
         events = self._events(reply, body, responses=responses)
         if events is None:
             document = json.dumps(responses_document(reply, body["model"])).encode() if responses else None
@@ -253,19 +237,9 @@ class FakeModel:
             await stream.send_all(_status(Status(code=400, message=str(exc))))
             return True
         step = self.hearing.popleft() if self.hearing else self.hears
-        match step:
-            case Hang():
-                await stream.receive_some(1)  # returns when the client leaves
-                return False
-            case Status():
-                await stream.send_all(_status(step))
-                return True
-            case Garbage():
-                await stream.send_all(_whole(200, step.body, step.content_type))
-                return True
-            case Gate():
-                await step.event.wait()
-        reply = step if isinstance(step, Reply) else getattr(step, "reply", THREE_WORDS)
+        reply = await _reply_of(stream, step)
+        if isinstance(reply, bool):
+            return reply
         await stream.send_all(_whole(200, json.dumps({"text": "".join(reply.pieces)}).encode()))
         return True
 
@@ -277,6 +251,31 @@ class FakeModel:
         return chat_events(
             reply, body["model"], include_usage=bool((body.get("stream_options") or {}).get("include_usage"))
         )
+
+
+async def _reply_of(stream: trio.SocketStream, step: Step) -> Reply | bool:
+    """What a step says, once it is time; if it does otherwise, that is done, and whether the connection may stay."""
+    match step:
+        case Reply():
+            return step
+        case Hang():
+            await stream.receive_some(1)  # returns when the client leaves
+            return False
+        case Status():
+            await stream.send_all(_status(step))
+            return True
+        case Garbage():
+            await stream.send_all(_whole(200, step.body, step.content_type))
+            return True
+        case Raw():
+            for piece in step.pieces:
+                await stream.send_all(piece)
+            return False
+        case Gate():
+            await step.event.wait()
+        case Slow():
+            await trio.sleep(step.first_s)
+    return step.reply
 
 
 def _head(head: bytes) -> tuple[str, str, dict[str, str]]:

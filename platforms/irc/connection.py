@@ -61,6 +61,8 @@ async def open_irc(config: IrcConfig, host: Host) -> AsyncIterator[Platform]:
             session.take(line)
             wire.me = session.server.fold(session.nick)
 
+        for line in registered.said:
+            take(line)
         wire.handler = take
         await _enter(wire, session)
         log.info(

@@ -18,6 +18,7 @@ WANTED = (
     "draft/chathistory", "sasl",
 )  # fmt: skip
 MAX_NICKS = 6  # names that are tried
+MAX_SAID = 500
 CHUNK = 400  # characters of an AUTHENTICATE
 _SASL_FAILED = ("902", "904", "905", "906", "908")
 
@@ -36,6 +37,7 @@ class Registering:
         account: the services account that we are logged in to.
         done: we are welcome.
         failed: why we are not.
+        said: what people said to us since the welcome, before somebody listens; not more than `MAX_SAID` lines.
     """
 
     def __init__(self, config: IrcConfig, where: str) -> None:
@@ -45,6 +47,7 @@ class Registering:
         self.account = ""
         self.done = False
         self.failed: PlatformError | None = None
+        self.said: list[Line] = []
         self._config = config
         self._where = where
         self._offered: dict[str, str] = {}
@@ -89,6 +92,8 @@ class Registering:
                 self.server.note(line)
             case "376" | "422" if self._welcomed:
                 self.done = True
+            case "PRIVMSG" | "NOTICE" if self._welcomed and len(self.said) < MAX_SAID:
+                self.said.append(line)
         return ()
 
     def _capability(self, line: Line) -> Sequence[bytes]:

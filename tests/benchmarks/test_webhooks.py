@@ -21,6 +21,7 @@ SECRET = "a-secret-of-the-route"
 ROUTE = Route(name="ask", signature="github", secret=Secret(SECRET), answer=True)
 BODY = {"action": "opened", "issue": {"title": "It does not work", "body": "Nothing happens. " * 100}}
 REFUSED_PER_S = 2000
+OFFERED_PER_S = 2100  # a little more, since callers begin late and are behind at times
 Record = Callable[..., None]
 
 
@@ -156,7 +157,7 @@ async def test_two_thousand_refused_a_second_beside_turns(bench: Any, record: Re
         await fastest.run()
     most_per_s = fastest.refused / (time.perf_counter() - began)
     refusal_ms = (gateway.cpu_s() - cpu) * 1000 / fastest.refused
-    flood = Flood(gateway.port, REFUSED_PER_S)
+    flood = Flood(gateway.port, OFFERED_PER_S)
     async with trio.open_nursery() as nursery:
         began = time.perf_counter()
         nursery.start_soon(flood.run)

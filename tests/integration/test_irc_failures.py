@@ -65,6 +65,18 @@ async def test_it_logs_in_before_anything_else() -> None:
         assert client.account == "hermes"
 
 
+@BOTH
+async def test_what_is_said_beside_the_welcome_is_heard(offered: Collection[str]) -> None:
+    async with open_fake_irc(offered) as irc:
+        irc.waiting = ("before its last line", "right behind it")
+        inbox = RecordingInbox(account="irc")
+        async with connected(irc) as platform, trio.open_nursery() as nursery:
+            nursery.start_soon(platform.receive, inbox, {})
+            await inbox.until(lambda: len(inbox.events) >= 2)
+            nursery.cancel_scope.cancel()
+        assert [each.text for each in inbox.events] == ["before its last line", "right behind it"]
+
+
 @pytest.mark.parametrize(
     ("offered", "password", "raises"),
     [
