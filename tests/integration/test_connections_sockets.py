@@ -23,6 +23,7 @@ from hermes.testing.fake_accounts import HI, FakePlatform, FakeService, fake_hos
 SETTINGS = SupervisionConfig(backoff_base_s=1, backoff_max_s=60, open_timeout_s=30, healthy_after_s=30)
 ACCOUNTS = 20
 OPENS_S, HANGS_S = 1.0, 10.0
+LONG_S = 100.0  # of a socket that hangs while another waits for its turn
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ class Network:
         self.renew = trio.Event()
         self.opening = self.most = self.sent = self.renewed = 0
         self.hangs: set[str] = set()
+        self.hangs_s = HANGS_S
         self.service = FakeService()
 
     def goes(self) -> None:
@@ -62,7 +64,7 @@ class Network:
         self.opening += 1
         self.most = max(self.most, self.opening)
         try:
-            await trio.sleep(OPENS_S if self.up and host not in self.hangs else HANGS_S)
+            await trio.sleep(OPENS_S if self.up and host not in self.hangs else self.hangs_s)
             if not self.up or host in self.hangs:
                 raise Unreachable("there is no network", sent=False)
         finally:
@@ -184,6 +186,7 @@ async def test_what_replaces_a_socket_or_sends_waits_for_nobody_and_who_waits_sa
     async with connected(network, {"good": plans["good"]}) as connections:
         await until(lambda: hears(connections, "good"), 10)
         network.hangs.update(bad)
+        network.hangs_s = LONG_S
         connections.apply(plans)
         await until(lambda: network.opening == STARTS_AT_ONCE and not network.service.opening, 10)
         await trio.sleep(2)
@@ -198,8 +201,9 @@ async def test_what_replaces_a_socket_or_sends_waits_for_nobody_and_who_waits_sa
         network.lost = trio.Event()
 
         await until(lambda: "receiving fails: the socket was closed" in words(connections), 3)
-        await trio.sleep(2)
+        await trio.sleep(2 * SETTINGS.healthy_after_s)
+        assert "receiving fails: the socket was closed" in words(connections)  # as long as it waits
         assert network.opening == STARTS_AT_ONCE
         network.hangs.clear()
-        await until(lambda: hears(connections, "good"), 60)
+        await until(lambda: hears(connections, "good"), LONG_S)
         assert network.most == STARTS_AT_ONCE

@@ -225,6 +225,16 @@ async def test_a_server_that_asks_whether_we_are_there_is_answered_although_no_m
             await irc.until(lambda: "PONG token 7" in irc.asked)
 
 
+async def test_lines_leave_room_for_the_host_that_we_are_shown_with_now() -> None:
+    async with open_fake_irc() as irc, connected(irc) as platform:
+        host = "a-cloak-of-a-network." * 3
+        irc.tell("hermes", f":irc.test 396 hermes {host} :is now your visible host")
+        await say(platform, text="hello")  # its answer comes after that
+        await say(platform, text="word " * 300)
+        longest = max(len(text) for text in irc.shown["friend"])
+        assert 512 - 40 < len(f":hermes!~hermes@{host} PRIVMSG friend :\r\n") + longest <= 512
+
+
 async def test_the_doors_of_channels() -> None:
     async with open_fake_irc() as irc:
         async with connected(irc, channels=("#open", "#locked key"), rejoin_s=0.05) as platform:

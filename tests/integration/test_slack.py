@@ -96,6 +96,7 @@ DOOR: tuple[tuple[Fault, type[HermesError], str], ...] = (
     (Fault(path="auth.test", answer=answer_json({"ok": True})), PlatformProtocolError, "who we are"),
     (Fault(path="auth.test", answer=answer_json({"ok": True, "team_id": "T1", "user_id": "U1"})), PlatformRefused, "person"),
     (Fault(path="connections", answer=no("missing_scope", needed="connections:write")), PlatformRefused, "connections:write"),
+    (Fault(path="connections", answer=no("not_allowed_token_type")), PlatformRefused, "App-Level Token"),
     (Fault(path="connections", answer=answer_json({"ok": True, "url": "http://x"})), PlatformRefused, "not encrypted"),
     (Fault(answer=Answered(status=404, body=b"hi")), PlatformProtocolError, "base_url"),
     (Fault(answer=Answered(body=b"[]")), PlatformProtocolError, "base_url"),
