@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import random
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,19 +57,31 @@ def full() -> bool:
     return FULL
 
 
-@pytest.fixture(scope="session")
-def record() -> Callable[..., None]:
+# What depends on who else uses the machine, by the unit in a figure's name.
+QUIET_UNIT = re.compile(r"(^|_)(s|ms|us|mb)$|(^|_)per_s(_|$)")
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Keep a figure for `docs/reference/proof.md`: `record(table, row, name=value, ...)`; `.ci/full` collects them.
 
-    A table is a heading, a row its first column; figures are numbers with their unit in the name, or short texts.
+    A table is a heading, a row its first column; figures are numbers with their unit in the name, or short texts. One with a unit
+    of time or of memory is taken only from a test that is marked `measured`: `.ci/full` runs those alone. Each process has a file of
+    its own; the place of the test goes with each line, so that the page has one order however many processes there were.
     """
     place = os.environ.get("HERMES_RECORDS")
+    path, line, _ = request.node.location
+    at = [path, line, request.node.name]
 
     def keep(table: str, row: str, /, **figures: float | str) -> None:
+        if request.node.get_closest_marker("measured") is None:
+            assert not [name for name in figures if QUIET_UNIT.search(name)], (
+                "measured beside other tests: mark it `measured`"
+            )
         if place is not None:
-            line = json.dumps({"table": table, "row": row, "figures": figures})
+            kept = json.dumps({"at": at, "table": table, "row": row, "figures": figures})
             with (Path(place) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as records:
-                records.write(line + "\n")
+                records.write(kept + "\n")
 
     return keep
 
