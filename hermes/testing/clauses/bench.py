@@ -29,7 +29,7 @@ from hermes.testing.service import FakeService
 EPOCH = 1_700_000_000.0  # what the host's clock shows when trio's shows zero
 STILL_S = 0.05  # real seconds without a step that count as "nothing goes on"
 SHORT_S = 1.0  # virtual; after so little less care is needed, for every deadline of a request is several of them away
-SHORTLY_STILL_S = STILL_S / 10  # real; the care that is taken then
+SHORTLY_STILL_S = STILL_S / 25  # real; the care that is taken then
 FOREVER_S = 1e7
 MOST_REQUESTS = 300  # in one piece of work
 CLEANUP_S = 10.0  # virtual seconds that the core gives a platform to leave
