@@ -36,12 +36,16 @@ def main() -> int:
 
 
 def read(place: Path) -> dict[str, dict[str, dict[str, float | str]]]:
-    """Table -> row -> figures, in the order in which they were recorded; a row recorded twice keeps both sets of figures."""
+    """Table -> row -> figures, in the order of the tests, whichever process ran each; a row recorded twice keeps both sets of figures.
+
+    A test's own records are in one file, in their order.
+    """
+    items = [
+        json.loads(line) for path in place.glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     tables: dict[str, dict[str, dict[str, float | str]]] = {}
-    for path in sorted(place.glob("*.jsonl"), key=lambda item: item.stat().st_mtime):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            item = json.loads(line)
-            tables.setdefault(item["table"], {}).setdefault(item["row"], {}).update(item["figures"])
+    for item in sorted(items, key=lambda item: item["at"]):
+        tables.setdefault(item["table"], {}).setdefault(item["row"], {}).update(item["figures"])
     return tables
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import inspect
 import json
 import os
 import random
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import trio
 
 DEFAULT_GUARD_S = 30.0
+MANY_OBJECTS = 100_000  # that the collector walks
 FULL = os.environ.get("HERMES_FULL") == "1"
 SEED = int(os.environ.get("HERMES_TEST_SEED") or random.SystemRandom().randrange(2**31))
 os.environ["HERMES_TEST_SEED"] = str(SEED)  # the workers that this process starts choose alike
@@ -56,19 +59,31 @@ def full() -> bool:
     return FULL
 
 
-@pytest.fixture(scope="session")
-def record() -> Callable[..., None]:
+# What depends on who else uses the machine, by the unit in a figure's name.
+QUIET_UNIT = re.compile(r"(^|_)(s|ms|us|mb)$|(^|_)per_s(_|$)")
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Keep a figure for `docs/reference/proof.md`: `record(table, row, name=value, ...)`; `.ci/full` collects them.
 
-    A table is a heading, a row its first column; figures are numbers with their unit in the name, or short texts.
+    A table is a heading, a row its first column; figures are numbers with their unit in the name, or short texts. One with a unit
+    of time or of memory is taken only from a test that is marked `measured`: `.ci/full` runs those alone. Each process has a file of
+    its own; the place of the test goes with each line, so that the page has one order however many processes there were.
     """
     place = os.environ.get("HERMES_RECORDS")
+    path, line, _ = request.node.location
+    at = [path, line, request.node.name]
 
     def keep(table: str, row: str, /, **figures: float | str) -> None:
+        if request.node.get_closest_marker("measured") is None:
+            assert not [name for name in figures if QUIET_UNIT.search(name)], (
+                "measured beside other tests: mark it `measured`"
+            )
         if place is not None:
-            line = json.dumps({"table": table, "row": row, "figures": figures})
+            kept = json.dumps({"at": at, "table": table, "row": row, "figures": figures})
             with (Path(place) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as records:
-                records.write(line + "\n")
+                records.write(kept + "\n")
 
     return keep
 
@@ -92,6 +107,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
     trio.run(main, clock=arguments.get("clock"))
     return True
+
+
+@pytest.fixture(autouse=True)
+def collector_spared() -> None:
+    """Before a test nothing is garbage and all that lives is set aside, so that a collection walks what the test made and no more.
+
+    What was imported and collected here is half a million objects; walking them takes a third of a second, and every census of leaks
+    begins with a collection. Once they are set aside it is done again only when something has given them back.
+    """
+    if len(gc.get_objects(generation=2)) > MANY_OBJECTS:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

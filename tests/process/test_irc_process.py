@@ -254,6 +254,7 @@ async def test_nothing_that_the_server_keeps_is_lost_by_kills(tmp_path: Path, fu
         assert len(shown_parts) - marks <= written <= len(shown_parts)
 
 
+@pytest.mark.measured
 @pytest.mark.wall_clock_s(60)
 async def test_its_pace(tmp_path: Path, record: Callable[..., None]) -> None:
     """From a message to the first line of its answer, with a model that takes no time; and fifty people at once."""

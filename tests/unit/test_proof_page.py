@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,25 @@ def proof(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_records_become_tables_in_their_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_records_become_tables_in_the_order_of_the_tests(tmp_path: Path, workers: int) -> None:
+    turns, chunks, ratios = ["tests/a.py", 9, "turns"], ["tests/a.py", 30, "chunks"], ["tests/b.py", 1, "ratios"]
     lines = [
-        {"table": "A durable turn", "row": "gateway", "figures": {"cpu_ms": 2.8712, "turns_per_s": 312}},
-        {"table": "A durable turn", "row": "bare | relay", "figures": {"cpu_ms": 0.7, "note": "the floor|fair"}},
-        {"table": "Streaming", "row": "chunk", "figures": {"cpu_us": 12345.6}},
-        {"table": "A durable turn", "row": "gateway", "figures": {"ratio": 4.1}},
+        {"at": ratios, "table": "A durable turn", "row": "gateway", "figures": {"ratio": 4.1}},
+        {"at": chunks, "table": "Streaming", "row": "chunk", "figures": {"cpu_us": 12345.6}},
+        {"at": turns, "table": "A durable turn", "row": "gateway", "figures": {"cpu_ms": 2.8712, "turns_per_s": 312}},
+        {
+            "at": turns,
+            "table": "A durable turn",
+            "row": "bare | relay",
+            "figures": {"cpu_ms": 0.7, "note": "the floor|fair"},
+        },
     ]
-    (tmp_path / "1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for line in lines:  # whichever worker had which test: one test's records are in one file
+        with (tmp_path / f"{[turns, chunks, ratios].index(line['at']) % workers}.jsonl").open(
+            "a", encoding="utf-8"
+        ) as file:
+            file.write(json.dumps(line) + "\n")
     page = tmp_path / "docs" / "proof.md"
     done = proof(str(tmp_path), str(page), "--seed", "5", "--status", "1")
     assert done.returncode == 0, done.stderr
@@ -68,7 +81,51 @@ def test_the_fixture_writes_what_the_page_reads(tmp_path: Path) -> None:
     records = [
         json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()
     ]
-    assert records == [{"table": "T", "row": "r", "figures": {"a": 1.5, "b": "x"}}]
+    assert records == [
+        {"at": ["test_one.py", 0, "test_one"], "table": "T", "row": "r", "figures": {"a": 1.5, "b": "x"}}
+    ]
+
+
+@pytest.mark.parametrize("name", ["cpu_s", "p50_ms", "rss_mb", "per_s_of_cpu", "ms"])
+def test_what_wants_a_quiet_machine_is_kept_by_measured_tests_only(name: str, record: Callable[..., None]) -> None:
+    with pytest.raises(AssertionError, match="mark it `measured`"):
+        record("T", "r", **{name: 1.0})
+    record("T", "r", endings=3)
+
+
+class Full:
+    """`.ci/full` with an interpreter that only notes what it is asked for, and ends as it is told."""
+
+    def __init__(self, place: Path, alone: int, others: int) -> None:
+        self.place = place
+        self.stub = place / "python"
+        self.stub.write_text(
+            f'#!/bin/sh\necho "$HERMES_FULL $HERMES_RECORDS $*" >> {place}/asked\n'
+            f'case "$*" in *proof.py*) exit 0;; *"-n 0"*) exit {alone};; *) exit {others};; esac\n'
+        )
+        self.stub.chmod(0o755)
+
+    def run(self, *arguments: str) -> tuple[int, list[str]]:
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(self.stub), "TMPDIR": str(self.place)}
+        done = subprocess.run([ROOT / ".ci" / "full", *arguments], env=environment, capture_output=True, check=False)
+        return done.returncode, (self.place / "asked").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("alone", "others", "status"),
+    [(0, 0, 0), (1, 0, 1), (0, 1, 1), (2, 1, 2), (5, 0, 0), (0, 5, 0), (5, 1, 1), (5, 5, 5)],
+)
+def test_what_is_measured_runs_first_and_alone(tmp_path: Path, alone: int, others: int, status: int) -> None:
+    ended, asked = Full(tmp_path, alone, others).run("tests/unit")
+    assert ended == status
+    words = [line.split() for line in asked]
+    assert {line[0] for line in words} == {"1"}  # in full
+    assert len({line[1] for line in words}) == 1  # one directory of records
+    first, second, page = (" ".join(line[2:]) for line in words)
+    assert first == "-m pytest -n 0 -m measured tests/unit"
+    assert second == "-m pytest -m not measured tests/unit"
+    assert page.startswith(f"{ROOT}/.ci/proof.py {words[0][1]} {ROOT}/docs/reference/proof.md ")
+    assert page.endswith(f"--status {status}")
 
 
 @pytest.mark.parametrize("script", ["run", "full"])

@@ -28,7 +28,8 @@ from hermes.testing.service import FakeService
 
 EPOCH = 1_700_000_000.0  # what the host's clock shows when trio's shows zero
 STILL_S = 0.05  # real seconds without a step that count as "nothing goes on"
-SHORT_S = 1.0  # virtual; after so little less care is needed, for no deadline of a request is that near
+SHORT_S = 1.0  # virtual; after so little less care is needed, for every deadline of a request is several of them away
+SHORTLY_STILL_S = STILL_S / 25  # real; the care that is taken then
 FOREVER_S = 1e7
 MOST_REQUESTS = 300  # in one piece of work
 CLEANUP_S = 10.0  # virtual seconds that the core gives a platform to leave
@@ -109,7 +110,7 @@ class Bench:
             step = max(due, SMALLEST_JUMP_S)
             self._clock.jump(step)
             seconds -= step
-            await self.still(STILL_S if step > SHORT_S else STILL_S / 10)
+            await self.still(STILL_S if step > SHORT_S else SHORTLY_STILL_S)
 
     def skip(self, seconds: float) -> None:
         """Let so much time be over at once."""
@@ -118,8 +119,11 @@ class Bench:
     async def keep_time(self) -> None:
         """Beside work that must end by itself: let deadlines of clean-ups pass when everything waits for them."""
         while True:
-            await self.still()
+            await self.still(SHORTLY_STILL_S)
             due = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if due > SHORT_S:
+                await self.still()
+                due = trio.lowlevel.current_statistics().seconds_to_next_deadline
             if due <= CLEANUP_S:
                 self._clock.jump(max(due, SMALLEST_JUMP_S))
 

@@ -25,7 +25,8 @@ def saw(what: str, **more: Any) -> None:
 
 intents = discord.Intents.none()
 intents.guilds = intents.guild_messages = intents.dm_messages = intents.message_content = True
-client = discord.Client(intents=intents, chunk_guilds_at_startup=False)
+# It waits for more guilds after the last one that came, two seconds by default; the fake has sent all that it has at once.
+client = discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=0.1)
 tree = app_commands.CommandTree(client)
 
 
