@@ -24,7 +24,17 @@ from hermes.errors import (
 from hermes.events import Activity, Address, AttachmentRef, Button, Content, OutboundFile, ReplyRef
 from hermes.platform import CommandSpec, Platform, Secret
 from hermes.testing import no_leaks, refusing_port
-from hermes.testing.fake_discord import BOT, CHANNEL, DM, THREAD, FakeDiscord, Fault, open_fake_discord
+from hermes.testing.fake_discord import (
+    ALICE,
+    BOT,
+    CHANNEL,
+    DM,
+    OTHER_BOT,
+    THREAD,
+    FakeDiscord,
+    Fault,
+    open_fake_discord,
+)
 from hermes.testing.fake_http import Answered, answer_json
 from hermes.testing.host import RecordingInbox, TestMemory, open_test_host
 from platforms.discord import DiscordConfig
@@ -538,6 +548,42 @@ async def test_an_answer_to_a_mention_makes_its_thread() -> None:
         assert receipt.address == event.address
         await on.platform.edit(receipt, Content(text="does it all"))
         assert on.discord.shown(question["id"])[-1] == "does it all"
+
+
+async def test_whoever_goes_on_in_a_thread_with_us_needs_no_more_mentions() -> None:
+    """In a thread made for an answer and in a post where we were named, also after a restart, until somebody else is named."""
+    async with bench() as on:
+        async with on.receiving():
+            await on.discord.until(lambda: on.discord.gateway.live)
+            on.discord.say("nobody was named here yet", THREAD)
+            question = on.discord.say("<@1000> explain tides", CHANNEL)
+            on.discord.say("<@1000> and posts?", THREAD)
+            await on.inbox.until(lambda: len(on.inbox.events) == 3)
+            await on.platform.send(on.inbox.events[1].address, Content(text="The moon"), key="1", reply=None)
+        async with on.receiving():
+            for thread in (question["id"], THREAD):
+                on.discord.say("and when?", thread)
+                on.discord.say(f"<@{ALICE}> what do you think?", thread)
+                on.discord.say("I say so too", thread, OTHER_BOT)
+                on.discord.say("", thread)
+            on.discord.say("something else", CHANNEL)
+            await on.inbox.until(lambda: len(on.inbox.events) == 12)
+        told = [(event.to_us, event.text) for event in on.inbox.events]
+        again = [(True, "and when?"), (False, "@Alice what do you think?"), (False, "I say so too"), (False, "")]
+        assert told == [
+            (False, "nobody was named here yet"), (True, "explain tides"), (True, "and posts?"),
+            *again, *again, (False, "something else"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{"follow_threads": False}, {"message_content": False}])
+async def test_threads_are_followed_only_where_that_is_wanted_and_can_be_read(settings: dict[str, bool]) -> None:
+    async with bench(**settings) as on, on.receiving():
+        await on.discord.until(lambda: on.discord.gateway.live)
+        on.discord.say("<@1000> hello", THREAD)
+        on.discord.say("and when?", THREAD)
+        await on.inbox.until(lambda: len(on.inbox.events) == 2)
+        assert [event.to_us for event in on.inbox.events] == [True, False]
 
 
 @pytest.mark.parametrize(
