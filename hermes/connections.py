@@ -76,6 +76,7 @@ class Connections:
         host: Callable[[AccountPlan], AbstractAsyncContextManager[Host]],
         stop_by: Callable[[], float],
         store_ready: Callable[[], Awaitable[None]],
+        release: Callable[[str], None],
         rng: random.Random,
     ) -> None:
         self.table = AccountTable()
@@ -84,6 +85,7 @@ class Connections:
             settings=settings, host=host, stop_by=stop_by, store_ready=store_ready, gate=lambda: self._gate, rng=rng
         )
         self._accounts: dict[str, _Account] = {}
+        self._release = release
         self._starts = trio.Semaphore(STARTS_AT_ONCE)
         self._gate: Gate | None = None
         self._closing = False
@@ -204,6 +206,7 @@ class Connections:
         if found.generation is not None:
             found.generation.end("changed")
         else:
+            self._release(plan.account)
             found.record.begin_anew(now, enabled=plan.enabled)
             found.wake()
 
@@ -251,6 +254,7 @@ class Connections:
                 if await found.wait(self._starts.acquire):
                     await self._connect(found)
         finally:
+            self._release(found.plan.account)
             if self._accounts.get(found.plan.account) is found:
                 del self._accounts[found.plan.account]
             self.table.remove(found.record)
@@ -271,6 +275,8 @@ class Connections:
             started()
             found.generation = None
         now = trio.current_time()
+        if generation.ending is not None:
+            self._release(found.plan.account)
         if generation.ending is not None or failure is None:
             found.record.begin_anew(now)
             return
@@ -320,6 +326,7 @@ async def open_connections(
     host: Callable[[AccountPlan], AbstractAsyncContextManager[Host]],
     stop_by: Callable[[], float],
     store_ready: Callable[[], Awaitable[None]],
+    release: Callable[[str], None] = lambda _account: None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Connections]:
     """Keep these accounts connected.
@@ -330,6 +337,7 @@ async def open_connections(
         host: what a platform may touch, opened for each generation around it and closed after it.
         stop_by: when the gateway must be gone, on trio's clock; infinite while nobody asked.
         store_ready: waits until the store can be written.
+        release: told that an account has ended, or is configured otherwise; nothing of it is open then.
         rng: for jitter.
 
     Lifetime: enter = at once; accounts connect beside, and the table shows how far they are. Exit = every generation has
@@ -347,6 +355,7 @@ async def open_connections(
             host=host,
             stop_by=stop_by,
             store_ready=store_ready,
+            release=release,
             rng=random.Random() if rng is None else rng,
         )
         connections.apply(plans)
