@@ -35,6 +35,7 @@ from platforms.discord.wire import Application, GatewayBot, User
 log = logging.getLogger(__name__)
 
 COMMANDS_KEY = "commands"
+ONE_CONNECTION = "Discord advises %d connections for so many servers; Hermes keeps one"
 
 
 @asynccontextmanager
@@ -56,6 +57,8 @@ async def open_discord(config: DiscordConfig, host: Host) -> AsyncIterator[Platf
         except RateLimited as exc:
             raise unlimited(exc) from exc
         log.info("signed in to Discord as %s (id %s)", me.username, me.id)
+        if gateway.shards > 1:
+            log.warning(ONE_CONNECTION, gateway.shards)
         happenings = Happenings(
             rest, host.account, me.id,
             auto_thread=config.auto_thread,

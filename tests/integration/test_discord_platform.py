@@ -161,6 +161,14 @@ async def test_check_says_who_we_are_and_what_is_missing_and_sends_nothing() -> 
         assert not discord.gateway.paths
 
 
+async def test_that_more_connections_are_advised_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with bench(world={"shards": 3}) as on, open_test_host("discord") as host:
+        assert "Discord advises 3 connections" in caplog.text
+        assert spec.check is not None
+        config = DiscordConfig(token=Secret(on.discord.token), base_url=on.discord.base_url)
+        assert any("Discord advises 3" in line for line in (await spec.check(config, host)).missing)
+
+
 # --- receiving -------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +313,22 @@ async def test_backfill_that_meets_a_limit_goes_on_the_next_time() -> None:
             async with on.receiving() as raised:
                 await on.inbox.until(lambda raised=raised: raised or len(on.inbox.events) == 5)
         assert {each.text for each in on.inbox.events} == {"before", "missed", "missed too", "meanwhile"}
+
+
+async def test_a_heartbeat_names_nothing_that_is_still_being_committed(clock: MockClock) -> None:
+    async with bench(world={"heartbeat_s": 2.0}) as on, on.receiving():
+        beats = on.discord.gateway.heartbeats
+        await on.discord.until(lambda: len(beats) > 1)
+        (session,) = on.discord.gateway.sessions.values()
+        held = on.inbox.hold = trio.Event()
+        on.discord.say("hello")
+        before = len(beats)
+        await on.discord.until(lambda: len(beats) > before + 3)
+        assert all(each is None or each < session.sequence for each in beats)
+        on.inbox.hold = None
+        held.set()
+        await on.discord.until(lambda: beats[-1] == session.sequence)
+        assert [event.text for event in on.inbox.events] == ["hello"]
 
 
 async def test_heartbeats_without_acknowledgement_end_the_connection_and_keep_the_session(clock: MockClock) -> None:
