@@ -537,6 +537,20 @@ async def test_send_edit_react_and_type() -> None:
         assert question["reactions"] == []
 
 
+async def test_an_answer_to_what_was_deleted_meanwhile_is_shown_all_the_same() -> None:
+    async with bench() as on:
+        await on.platform.send(TO, Content(text="well"), key="k", reply=ReplyRef(message_id="12345"))
+        assert on.discord.shown() == ["well"]
+
+
+async def test_a_right_to_answer_that_is_over_is_not_used() -> None:
+    async with bench() as on:
+        late = ReplyRef(token="t" * 50, until=on.discord.clock() - 1)
+        await on.platform.send(TO, Content(text="well"), key="k", reply=late)
+        assert on.discord.shown() == ["well"]
+        assert not on.discord.asked("PATCH", "/webhooks/")
+
+
 async def test_the_same_key_is_shown_once() -> None:
     async with bench() as on:
         on.discord.fail(Fault(method="POST", path="/messages$"))  # it takes effect, and no answer comes
