@@ -74,6 +74,11 @@ class AccessPolicy:
     busy: Literal["queue", "interrupt", "steer"] | None = None
     commands: CommandPolicy = CommandPolicy()
 
+    @property
+    def listed_chats(self) -> Ids:
+        """The chats that are named in any list."""
+        return self.allowed_chats | self.ignored_chats | self.free_response_chats
+
     def may_change(self, person: Person) -> bool:
         """Whether tools with side effects are offered in this person's turns."""
         return self.may_change_id(person.id)
@@ -105,23 +110,24 @@ class Verdict:
     reason: str = ""
 
 
-def judge(policy: AccessPolicy, event: InboundEvent, *, paired: bool) -> Verdict:
+def judge(policy: AccessPolicy, event: InboundEvent, *, paired: bool, chat: str | None = None) -> Verdict:
     """Whether an event is answered.
 
     Args:
         policy: of the account.
         event: of any kind; a press of a button is judged like a message.
         paired: the owner approved this person.
+        chat: the id by which lists know its chat, if that is another: a chat that moved is still meant by its former id.
     """
-    sender = event.sender
+    sender, chat = event.sender, event.address.chat if chat is None else chat
     if sender.bot and sender.id not in policy.allow_bots:
-        found = _ignored_chat(policy, event.address.chat)
+        found = _ignored_chat(policy, chat)
         return found or Verdict("ignore", "a bot")
     known = _is_known(policy, sender.id, paired) or sender.bot
-    refused = _refused(policy, event.chat_kind, event.address.chat, known)
+    refused = _refused(policy, event.chat_kind, chat, known)
     if refused is not None:
         return refused
-    free = not policy.require_mention or event.address.chat in policy.free_response_chats
+    free = not policy.require_mention or chat in policy.free_response_chats
     if event.chat_kind == "dm" or event.to_us or event.kind == "button" or free:
         return Verdict("answer")
     return Verdict("context", "not addressed")
@@ -133,7 +139,7 @@ def still_allowed(policy: AccessPolicy, chat_kind: str, chat: str, person: str, 
     Args:
         policy: of the account, as it is now.
         chat_kind: as the event had it.
-        chat, person: their ids.
+        chat, person: their ids; of a chat that moved, the one that lists know.
         paired: the owner approved this person, and has not taken it back.
 
     Whether it speaks to us was decided when it was accepted.

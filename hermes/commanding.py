@@ -136,7 +136,9 @@ class Commanding:
         """Run a command, if who typed it is still let in."""
         paired = await self._store.accounts.is_paired(asked.address.account, asked.person)
         kind = kind_of_chat(asked.key)
-        if not still_allowed(asked.policy, kind, asked.address.chat, asked.person, paired=paired):
+        address = asked.address
+        chat = await self._store.accounts.listed_as(address.account, address.chat, asked.policy.listed_chats)
+        if not still_allowed(asked.policy, kind, chat, asked.person, paired=paired):
             return Reply(NOT_ALLOWED)
         services = Services(turns=self._sessions, conversations=self._store.conversations, gateway=self._gateway)
         return await run_command(asked, services)

@@ -76,10 +76,12 @@ class Connections:
         host: Callable[[AccountPlan], AbstractAsyncContextManager[Host]],
         stop_by: Callable[[], float],
         store_ready: Callable[[], Awaitable[None]],
+        release: Callable[[str], None],
         rng: random.Random,
     ) -> None:
         self.table = AccountTable()
         self._nursery = nursery
+        self._release = release
         self._starts = trio.Semaphore(STARTS_AT_ONCE)
         self._parts = Parts(
             settings=settings, host=host, stop_by=stop_by, store_ready=store_ready, gate=lambda: self._gate,
@@ -205,6 +207,7 @@ class Connections:
         if found.generation is not None:
             found.generation.end("changed")
         else:
+            self._release(plan.account)
             found.record.begin_anew(now, enabled=plan.enabled)
             found.wake()
 
@@ -252,6 +255,7 @@ class Connections:
                 if await found.wait(self._starts.acquire):
                     await self._connect(found)
         finally:
+            self._release(found.plan.account)
             if self._accounts.get(found.plan.account) is found:
                 del self._accounts[found.plan.account]
             self.table.remove(found.record)
@@ -272,6 +276,8 @@ class Connections:
             started()
             found.generation = None
         now = trio.current_time()
+        if generation.ending is not None:
+            self._release(found.plan.account)
         if generation.ending is not None or failure is None:
             found.record.begin_anew(now)
             return
@@ -321,6 +327,7 @@ async def open_connections(
     host: Callable[[AccountPlan], AbstractAsyncContextManager[Host]],
     stop_by: Callable[[], float],
     store_ready: Callable[[], Awaitable[None]],
+    release: Callable[[str], None] = lambda _account: None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Connections]:
     """Keep these accounts connected.
@@ -331,6 +338,7 @@ async def open_connections(
         host: what a platform may touch, opened for each generation around it and closed after it.
         stop_by: when the gateway must be gone, on trio's clock; infinite while nobody asked.
         store_ready: waits until the store can be written.
+        release: told that an account has ended, or is configured otherwise; nothing of it is open then.
         rng: for jitter.
 
     Lifetime: enter = at once; accounts connect beside, and the table shows how far they are. Exit = every generation has
@@ -348,6 +356,7 @@ async def open_connections(
             host=host,
             stop_by=stop_by,
             store_ready=store_ready,
+            release=release,
             rng=random.Random() if rng is None else rng,
         )
         connections.apply(plans)

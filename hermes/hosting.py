@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,10 @@ from hermes.hooks import Hooks
 from hermes.platform import AccountMemory, Address, Host, Outbox, RouteHandler, Routes
 from hermes.settings import Config
 from hermes.store import Store
-from hermes.token_lock import open_token_lock, token_hash
+from hermes.token_lock import take_token_lock, token_hash
 
 if TYPE_CHECKING:
     from hermes.net import Network
-
-MakeHost = Callable[[AccountPlan], AbstractAsyncContextManager[Host]]
 
 
 class StoredMemory:
@@ -104,8 +102,12 @@ async def open_passing_host(account: str) -> AsyncIterator[Host]:
         yield _host(account, network, await network.tls(), PassingMemory(), NoRoutes(), NoOutbox())
 
 
-class _Hosts:
-    """Hosts over one network, which is opened when the first account needs it: most of its cost is loading the library."""
+class Hosts:
+    """Hosts over one network, which is opened when the first account needs it: most of its cost is loading the library.
+
+    An account keeps the lock on its token from its first connection on, also while it has none, until `release`: in an outage
+    nobody else may take its place.
+    """
 
     def __init__(
         self, nursery: trio.Nursery, store: Store, hooks: Hooks, config: Config, outbox: Callable[[AccountPlan], Outbox]
@@ -119,16 +121,34 @@ class _Hosts:
         self._outbox = outbox
         self._network: Network | None = None
         self._opening = trio.Lock()
+        self._tokens: dict[str, tuple[str, Callable[[], None]]] = {}  # account -> its token's hash, what lets go
 
     @asynccontextmanager
     async def open(self, plan: AccountPlan) -> AsyncIterator[Host]:
         """A host for one connection, while this gateway is the only one of this user that uses the account's token."""
-        async with AsyncExitStack() as stack:
-            if self._locks is not None and plan.spec.secrets:
-                kept = [getattr(plan.config, name) for name in plan.spec.secrets]
-                owner = f"the account {plan.account} of {self._home}"
-                await stack.enter_async_context(open_token_lock(self._locks, token_hash(plan.spec.name, kept), owner))
-            yield await self._host(plan)
+        await self._own(plan)
+        yield await self._host(plan)
+
+    async def _own(self, plan: AccountPlan) -> None:
+        if self._locks is None or not plan.spec.secrets:
+            return
+        token = token_hash(plan.spec.name, [getattr(plan.config, name) for name in plan.spec.secrets])
+        if plan.account in self._tokens:
+            if self._tokens[plan.account][0] == token:
+                return
+            self.release(plan.account)
+        owner = f"the account {plan.account} of {self._home}"
+        self._tokens[plan.account] = token, await take_token_lock(self._locks, token, owner)
+
+    def release(self, account: str) -> None:
+        """Let go of an account's token: it is configured no more, or otherwise."""
+        if (held := self._tokens.pop(account, None)) is not None:
+            held[1]()
+
+    def release_all(self) -> None:
+        """The same of every account."""
+        for account in list(self._tokens):
+            self.release(account)
 
     async def _host(self, plan: AccountPlan) -> Host:
         network = await self._shared()
@@ -157,7 +177,7 @@ async def _keep_open(
 @asynccontextmanager
 async def open_hosts(
     store: Store, hooks: Hooks, config: Config, outbox: Callable[[AccountPlan], Outbox] = lambda _plan: NoOutbox()
-) -> AsyncIterator[MakeHost]:
+) -> AsyncIterator[Hosts]:
     """A maker of hosts for connections, which must all be left before this is.
 
     Args:
@@ -165,8 +185,12 @@ async def open_hosts(
         config: whose home this is, and where the locks of tokens are.
         outbox: an account's way to other accounts.
 
-    Lifetime: exit = the network is closed.
+    Lifetime: exit = the network is closed, and no token is held.
     """
     async with trio.open_nursery() as nursery:
-        yield _Hosts(nursery, store, hooks, config, outbox).open
+        hosts = Hosts(nursery, store, hooks, config, outbox)
+        try:
+            yield hosts
+        finally:
+            hosts.release_all()
         nursery.cancel_scope.cancel("left")

@@ -212,8 +212,8 @@ async def open_messaging(
     async with (
         open_hosts(store, hooks, current.config, lambda plan: AccountOutbox(plan, store, messaging, current)) as hosts,
         open_connections(
-            plans(current.config), settings=lambda: current.config.supervision, host=hosts, stop_by=lambda: stop.by,
-            store_ready=store.database.wait_available,
+            plans(current.config), settings=lambda: current.config.supervision, host=hosts.open, stop_by=lambda: stop.by,
+            store_ready=store.database.wait_available, release=hosts.release,
         ) as connections,
         open_delivery(
             store, lease=connections.lease, wait_connected=connections.connected, capabilities=messaging.capabilities,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,16 +64,25 @@ async def open_token_lock(directory: Path, token: str, owner_words: str) -> Asyn
 
     Lifetime: the lock is gone when the block is left, or with the process.
     """
-    descriptor: int | None = None
+    let_go = await take_token_lock(directory, token, owner_words)
+    try:
+        yield
+    finally:
+        let_go()
+
+
+async def take_token_lock(directory: Path, token: str, owner_words: str) -> Callable[[], None]:
+    """The same for whoever holds it longer than one block; arguments and errors as of `open_token_lock`.
+
+    Returns:
+        what lets it go, to be called once.
+    """
     try:
         descriptor = await _taken(directory, token, owner_words)
     except OSError as error:
         log.warning("token_lock.unavailable", directory=str(directory), because=error.strerror or type(error).__name__)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            _let_go(directory, token, descriptor)
+        return lambda: None
+    return partial(_let_go, directory, token, descriptor)
 
 
 async def _taken(directory: Path, token: str, owner_words: str) -> int:

@@ -18,6 +18,7 @@ from hermes.intake import Intake, TurnEnd
 from hermes.messages import Message
 from hermes.settings import Config, RetentionConfig
 from hermes.store import (
+    addresses,
     awaited,
     cursors,
     inbox,
@@ -289,6 +290,10 @@ class AccountTable(Tables):
     async def is_paired(self, account: str, person: str) -> bool:
         """Whether the owner let this person in, and has not taken it back."""
         return await self._read(pairing.is_allowed, account, person)
+
+    async def listed_as(self, account: str, chat: str, lists: Collection[str]) -> str:
+        """The id by which lists of chats know a chat: its own, or the one it had before it moved."""
+        return await self._read(addresses.listed_as, account, chat, lists)
 
     async def revoke(self, account: str, person: str) -> bool:
         """Let a person in no more."""

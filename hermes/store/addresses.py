@@ -5,7 +5,9 @@ Plain functions inside a transaction of the writer.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from hermes.events import Address
@@ -14,6 +16,7 @@ from hermes.settings import RetentionConfig
 MAX_MOVES = 8  # a chat that moved more often than that moves in a circle
 MAX_REASON = 500
 GONE_KEPT_S = 2_592_000.0  # after so long it is tried once more
+MOVED_KEPT_S = 31_536_000.0  # lists of chats are read by it
 BATCH = 500
 
 # SQLite uses the index of open rows only for a statement that repeats the index's own condition word for word.
@@ -137,12 +140,30 @@ def move(con: sqlite3.Connection, account: str, chat: str, to: str, now: float) 
     return list(waiting)
 
 
+def listed_as(con: sqlite3.Connection, account: str, chat: str, lists: Collection[str]) -> str:
+    """The id by which lists of chats know a chat: its own, or the one that it had when they were written."""
+    if not lists or chat in lists:
+        return chat
+    found = con.execute(
+        "SELECT chat FROM addresses WHERE account = ? AND chat IN (SELECT value FROM json_each(?)) AND thread = ''"
+        " AND moved_to = ? ORDER BY gone_at DESC LIMIT 1",
+        (account, json.dumps(sorted(lists)), chat),
+    ).fetchone()
+    return chat if found is None else str(found[0])
+
+
+def is_meant(con: sqlite3.Connection, account: str, chat: str, now: float) -> None:
+    """A list names a chat by this former id: remember for longer where it moved to."""
+    con.execute("UPDATE addresses SET used_at = ? WHERE account = ? AND chat = ? AND thread = ''", (now, account, chat))
+
+
 def forget(con: sqlite3.Connection, settings: RetentionConfig, now: float) -> int:
     """Forget addresses that were not used for long and have nothing open, a bounded batch. Returns how many."""
     return con.execute(
         "DELETE FROM addresses WHERE (account, chat, thread) IN (SELECT a.account, a.chat, a.thread FROM addresses a"
-        " WHERE a.used_at < ? AND (a.gone_at IS NULL OR a.gone_at < ?) AND NOT EXISTS (SELECT 1 FROM outbox o"
+        " WHERE a.used_at < ? AND (a.gone_at IS NULL OR a.gone_at < ?)"
+        " AND (a.moved_to IS NULL OR a.used_at < ?) AND NOT EXISTS (SELECT 1 FROM outbox o"
         " WHERE o.account = a.account AND o.chat = a.chat AND o.thread = a.thread"
         f" AND o.{OPEN}) LIMIT ?)",
-        (now - settings.finished_rows_s, now - GONE_KEPT_S, BATCH),
+        (now - settings.finished_rows_s, now - GONE_KEPT_S, now - MOVED_KEPT_S, BATCH),
     ).rowcount

@@ -96,7 +96,13 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
         done.addresses += addresses.move(con, place.account, event.address.chat, event.text, now)
         _rename(con, place.account, event.address.chat, event.text)
         return "moved"
-    verdict = judge(place.access, event, paired=pairing.is_allowed(con, place.account, event.sender.id))
+    chat = event.address.chat
+    listed = (
+        chat if event.chat_kind == "dm" else addresses.listed_as(con, place.account, chat, place.access.listed_chats)
+    )
+    if listed != chat:
+        addresses.is_meant(con, place.account, listed, now)
+    verdict = judge(place.access, event, paired=pairing.is_allowed(con, place.account, event.sender.id), chat=listed)
     if verdict.kind == "ignore":
         return "ignored"
     if verdict.kind == "pair":

@@ -17,7 +17,7 @@ from hermes.events import StoredContent
 from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.session_keys import kind_of_chat
-from hermes.store import context, inbox, live_parts, pairing, responses, sessions, steps
+from hermes.store import addresses, context, inbox, live_parts, pairing, responses, sessions, steps
 from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
@@ -138,7 +138,8 @@ def _may_speak(con: sqlite3.Connection, event: InboxRow, look: TakeUp) -> bool:
         return True
     person = event.principal.partition(":")[2]
     paired = pairing.is_allowed(con, event.account, person)
-    return still_allowed(policy, kind_of_chat(event.session_key), event.chat, person, paired=paired)
+    chat = addresses.listed_as(con, event.account, event.chat, policy.listed_chats)
+    return still_allowed(policy, kind_of_chat(event.session_key), chat, person, paired=paired)
 
 
 def _rights(event: InboxRow, look: TakeUp) -> bool:

@@ -62,6 +62,7 @@ class FakeDiscord:
         invalid_sessions: so many resumes are answered "invalid session".
         allowed_intents: what the application was granted; others are closed with 4014.
         identifies_left: of the day's budget.
+        shards: how many connections it advises.
         resume_port: where `resume_gateway_url` leads instead; 0 = here.
         bucket: requests and seconds of each channel's message bucket; None = no limits.
     """
@@ -76,6 +77,7 @@ class FakeDiscord:
     invalid_sessions: int = 0
     allowed_intents: int = (1 << 0) | (1 << 9) | (1 << 12) | (1 << 15)
     identifies_left: int = 1000
+    shards: int = 1
     resume_port: int = 0
     bucket: tuple[int, float] | None = None
     port: int = 0

@@ -156,6 +156,7 @@ class GatewaySide:
         data: Any = frame.get("d")
         if frame["op"] == 1:
             self.heartbeats.append(data)
+            world.touch()
             if world.acks:
                 link.outbox.send_nowait({"op": 11, "d": None, "s": None, "t": None})
         elif frame["op"] in (2, 6) and link.session is not None:

@@ -149,7 +149,7 @@ class RestSide:
             "reset_after": 14_400_000,
             "max_concurrency": 1,
         }
-        return {"url": self._world.gateway_url, "shards": 1, "session_start_limit": limit}
+        return {"url": self._world.gateway_url, "shards": self._world.shards, "session_start_limit": limit}
 
     def guild(self) -> dict[str, Any]:
         """The one server, as GUILD_CREATE has it."""

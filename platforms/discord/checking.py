@@ -5,7 +5,7 @@ from __future__ import annotations
 from hermes.errors import RateLimited
 from hermes.platform import CheckReport, Host
 from platforms.discord.config import DiscordConfig
-from platforms.discord.connection import greet
+from platforms.discord.connection import ONE_CONNECTION, greet
 from platforms.discord.rest import Failed, Rest, unlimited
 from platforms.discord.wire import Name, Snowflake, Wire
 
@@ -57,7 +57,7 @@ async def check_discord(config: DiscordConfig, host: Host) -> CheckReport:
             f"?client_id={application.id}&scope=bot+applications.commands"
         )
     if gateway.shards > 1:
-        missing.append(f"Discord advises {gateway.shards} connections for so many servers; Hermes keeps one")
+        missing.append(ONE_CONNECTION % gateway.shards)
     missing += [line for server in servers if (line := _lacking(server, threads=config.auto_thread))]
     count = application.approximate_guild_count
     limit = gateway.session_start_limit

@@ -39,6 +39,9 @@ class DiscordConfig:
         default=True, about="read what is not addressed to the bot too; needs the Message Content intent (privileged)"
     )
     auto_thread: bool = setting(default=True, about="answer a mention in a server's channel in a thread of its own")
+    follow_threads: bool = setting(
+        default=True, about="in a thread where somebody has spoken to the bot, answer without further mentions"
+    )
     mention_users: bool = setting(default=False, about="let a reply that names somebody notify that person")
     compress: bool = setting(default=True, about="receive events compressed")
     timeout_s: float = setting(30.0, rule=seconds(300), about="how long one REST request may take")

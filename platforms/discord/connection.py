@@ -35,6 +35,7 @@ from platforms.discord.wire import Application, GatewayBot, User
 log = logging.getLogger(__name__)
 
 COMMANDS_KEY = "commands"
+ONE_CONNECTION = "Discord advises %d connections for so many servers; Hermes keeps one"
 
 
 @asynccontextmanager
@@ -56,7 +57,13 @@ async def open_discord(config: DiscordConfig, host: Host) -> AsyncIterator[Platf
         except RateLimited as exc:
             raise unlimited(exc) from exc
         log.info("signed in to Discord as %s (id %s)", me.username, me.id)
-        happenings = Happenings(rest, host.account, me.id, auto_thread=config.auto_thread)
+        if gateway.shards > 1:
+            log.warning(ONE_CONNECTION, gateway.shards)
+        happenings = Happenings(
+            rest, host.account, me.id,
+            auto_thread=config.auto_thread,
+            follow_threads=config.follow_threads and config.message_content,  # what names nobody has no words without it
+        )  # fmt: skip
         account = Account(host=host, config=config, rest=rest, me=me.id, gateway=gateway.url, happenings=happenings)
         sending = Sending(rest, application.id, host.clock, mention=config.mention_users, threads=config.auto_thread)
         yield Discord(account, sending, client)

@@ -1,7 +1,8 @@
 """How far an account has read, as the values that are committed with its events. Pure.
 
 `session`: what a connection can resume. `newest`: the newest message id of the channels heard last, for what no resume
-brings back. `missed`: not empty while messages from before the session have still to be read.
+brings back. `missed`: not empty while messages from before the session have still to be read. `followed`: the threads in
+which somebody has spoken to us.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import msgspec
 
 from platforms.discord.protocol import Session
 
-SESSION, NEWEST, MISSED = "session", "newest", "missed"
+SESSION, NEWEST, MISSED, FOLLOWED = "session", "newest", "missed", "followed"
 MAX_CHANNELS = 250  # of 16 bytes each: a cursor has at most 4,096
-_PAIR = struct.Struct(">QQ")
+MAX_FOLLOWED = 500  # of 8 bytes each
+_PAIR, _ONE = struct.Struct(">QQ"), struct.Struct(">Q")
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -82,6 +84,35 @@ class Newest:
     def write(self) -> bytes:
         """The value of the cursor."""
         return b"".join(_PAIR.pack(int(channel), message) for channel, message in self._ids.items())
+
+
+class Followed:
+    """The threads in which somebody has spoken to us, those of late.
+
+    Args:
+        value: what `write` returned.
+    """
+
+    def __init__(self, value: bytes | None = None) -> None:
+        data = value or b""
+        whole = data[: len(data) // _ONE.size * _ONE.size]
+        self._ids: dict[str, None] = {str(id_): None for (id_,) in _ONE.iter_unpack(whole)}
+
+    def __contains__(self, thread: object) -> bool:
+        return thread in self._ids
+
+    def note(self, thread: str) -> None:
+        """Somebody has spoken to us there; the thread where that is longest ago may be forgotten."""
+        if int(thread) >= 1 << 64:
+            return  # no id of the service
+        self._ids.pop(str(int(thread)), None)
+        self._ids[str(int(thread))] = None
+        while len(self._ids) > MAX_FOLLOWED:
+            del self._ids[next(iter(self._ids))]
+
+    def write(self) -> bytes:
+        """The value of the cursor."""
+        return b"".join(_ONE.pack(int(each)) for each in self._ids)
 
 
 def values(session: Session | None, newest: Newest, also: Iterable[tuple[str, bytes]] = ()) -> Mapping[str, bytes]:

@@ -12,6 +12,7 @@ import trio
 from hermes.errors import PlatformError
 from hermes.events import InboundEvent
 from hermes.platform import Inbox
+from platforms.discord.cursors import Followed
 from platforms.discord.interactions import ANSWER_WITHIN_S, deferral, interaction_event
 from platforms.discord.places import Place, Places
 from platforms.discord.protocol import Event
@@ -45,17 +46,24 @@ class Happenings:
         account: our id in the configuration.
         me: our user id.
         auto_thread: answer mentions in threads of their own.
+        follow_threads: who goes on in a thread with us speaks to us.
+
+    Attributes:
+        followed: the threads in which somebody has spoken to us.
+        nursery, inbox: of the connection that is open.
     """
 
-    def __init__(self, rest: Rest, account: str, me: str, *, auto_thread: bool) -> None:
+    def __init__(self, rest: Rest, account: str, me: str, *, auto_thread: bool, follow_threads: bool) -> None:
         self._rest = rest
         self._account = account
         self._me = me
         self._auto_thread = auto_thread
+        self._follow_threads = follow_threads
+        self.followed = Followed()
         self._places = Places()
         self._deferring = 0
-        self.nursery: trio.Nursery | None = None  # of the connection that is open
-        self.inbox: Inbox | None = None  # likewise
+        self.nursery: trio.Nursery | None = None
+        self.inbox: Inbox | None = None
 
     async def translate(self, event: Event) -> Found:
         """What an event is to the core. Raises PlatformError if the service must be asked and does not answer."""
@@ -89,7 +97,13 @@ class Happenings:
         if message.author.id == self._me:
             return None
         place = await self.place(message.channel_id, in_server=message.guild_id is not None)
-        return message_event(message, place, self._account, self._me, edited=edited, auto_thread=self._auto_thread)
+        event = message_event(
+            message, place, self._account, self._me,
+            edited=edited, auto_thread=self._auto_thread, follows=place.id in self.followed,
+        )  # fmt: skip
+        if event is not None and event.to_us and self._follow_threads and not event.sender.bot and event.address.thread:
+            self.followed.note(event.address.thread)
+        return event
 
     async def place(self, channel: str, *, in_server: bool) -> Place:
         """Where a channel is, asked once."""

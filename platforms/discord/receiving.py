@@ -19,7 +19,17 @@ from hermes.platform import Host, Inbox
 from platforms.discord import backfill, budget
 from platforms.discord.closing import Ending
 from platforms.discord.config import DiscordConfig
-from platforms.discord.cursors import MISSED, NEWEST, SESSION, Newest, read_session, values, write_session
+from platforms.discord.cursors import (
+    FOLLOWED,
+    MISSED,
+    NEWEST,
+    SESSION,
+    Followed,
+    Newest,
+    read_session,
+    values,
+    write_session,
+)
 from platforms.discord.flow import watch_flow
 from platforms.discord.gateway import Connection, open_gateway
 from platforms.discord.happenings import Happenings
@@ -59,6 +69,8 @@ class Receiving:
         self._session = read_session(cursors.get(SESSION))
         self.newest = Newest(cursors.get(NEWEST))
         self._missed = bool(cursors.get(MISSED))
+        self._followed = cursors.get(FOLLOWED) or b""  # as it was committed
+        account.happenings.followed = Followed(self._followed)
         self._marked = 0.0
         self.heard = 0.0  # when anything happened last, by trio's clock
 
@@ -153,7 +165,10 @@ class Receiving:
         """Events and how far we have read, in one transaction; only then is the sequence number ours to name."""
         after = committed(connection.state, sequence)
         missed = ((MISSED, b"1"),) if self._missed else ()
-        await self._inbox.deliver(*events, cursors=values(session or after.session, self.newest, missed))
+        followed = self._account.happenings.followed.write()
+        also = (*missed, (FOLLOWED, followed)) if followed != self._followed else missed
+        await self._inbox.deliver(*events, cursors=values(session or after.session, self.newest, also))
+        self._followed = followed
         connection.state = committed(connection.state, sequence)
         self._session = connection.state.session
         self._marked = trio.current_time()
@@ -171,7 +186,9 @@ class Receiving:
         account = self._account
 
         async def deliver(*events: InboundEvent) -> None:
-            await self._inbox.deliver(*events, cursors={NEWEST: self.newest.write()})
+            followed = account.happenings.followed.write()
+            await self._inbox.deliver(*events, cursors={NEWEST: self.newest.write(), FOLLOWED: followed})
+            self._followed = followed
 
         pages = await backfill.read_missed(
             account.rest, account.happenings, self.newest, deliver, pages=account.config.backfill_pages

@@ -29,7 +29,14 @@ def person(user: User, member: Member | None = None, *, bot: bool = False) -> Pe
 
 
 def message_event(
-    message: Message, place: Place, account: str, me: str, *, edited: bool = False, auto_thread: bool = False
+    message: Message,
+    place: Place,
+    account: str,
+    me: str,
+    *,
+    edited: bool = False,
+    auto_thread: bool = False,
+    follows: bool = False,
 ) -> InboundEvent | None:
     """A message, new or edited; None if nobody said it, or we did.
 
@@ -40,6 +47,7 @@ def message_event(
         me: our user id.
         edited: it is there already and has this text now.
         auto_thread: a message to us in a server's channel is answered in a thread made from it.
+        follows: somebody has spoken to us in this thread: people who go on there speak to us, unless somebody else is named.
     """
     if message.author.id == me or message.type not in SAID:
         return None
@@ -48,11 +56,14 @@ def message_event(
     quoted = _quoted(message, me)
     mentioned = any(user.id == me for user in message.mentions)
     to_us = place.chat_kind == "dm" or mentioned or (quoted is not None and quoted.ours)
+    text = "\n".join(filter(None, (plain(message.content, message.mentions, me), *_carried(message))))
+    attachments = _attachments(message)
+    if follows and not message.mentions and not message.author.bot and message.webhook_id is None:
+        to_us = to_us or bool(text or attachments)
     address = place.address(account)
     if auto_thread and to_us and place.threadable and message.webhook_id is None and not message.author.bot:
         # A thread that is made from a message has the message's id, so its address is known before there is one.
         address = type(address)(account, place.id, message.id)
-    text = plain(message.content, message.mentions, me)
     return InboundEvent(
         id=f"{message.id}.{message.edited_timestamp}" if edited else message.id,
         edits=message.id if edited else None,
@@ -60,11 +71,11 @@ def message_event(
         chat_kind=place.chat_kind,
         sender=person(message.author, message.member, bot=message.webhook_id is not None),
         kind="edited" if edited else "message",
-        text="\n".join(filter(None, (text, *_carried(message)))),
+        text=text,
         to_us=to_us,
         reply=ReplyRef(message_id=message.id),
         quoted=quoted,
-        attachments=_attachments(message),
+        attachments=attachments,
         at=sent_at(message.id),
         continues=len(message.content) >= LONGEST,
     )

@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from hermes.errors import PlatformProtocolError, PlatformUnavailable, RateLimited, SendError, SendRejected
+from hermes.errors import (
+    PlatformConflict,
+    PlatformProtocolError,
+    PlatformUnavailable,
+    RateLimited,
+    SendError,
+    SendRejected,
+)
 from hermes.platform import (
     Activity,
     Address,
@@ -48,6 +55,7 @@ class TelegramPlatform:
         self._config = config
         self._host = host
         self._me = me
+        self._in_the_way = False  # a webhook that another program has set since we opened
 
     @property
     def capabilities(self) -> Capabilities:
@@ -58,7 +66,14 @@ class TelegramPlatform:
         """Ask for updates, or take them."""
         if self._config.mode == "webhook":
             await webhook.receive(self._api, inbox, config=self._config, host=self._host, me=self._me)
-        await poll(self._api, inbox, cursors, config=self._config, account=self._host.account, me=self._me)
+        if self._in_the_way:  # it stays set when that program has ended, and would end every poll
+            await _clear_the_way(self._api)
+            self._in_the_way = False
+        try:
+            await poll(self._api, inbox, cursors, config=self._config, account=self._host.account, me=self._me)
+        except PlatformConflict as error:
+            self._in_the_way = "webhook" in str(error).lower()
+            raise
 
     async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:  # noqa: ARG002  # it has no use for the key
         """Show one part; Telegram drops no repeats, so the key is of no use."""
@@ -116,11 +131,16 @@ async def _prepare(api: TelegramApi, config: TelegramConfig, host: Host) -> Me:
         webhook.reachable(config)
         webhook.secret_of(config)
     else:
-        hook = await api.call("getWebhookInfo", {})
-        if isinstance(hook, dict) and hook.get("url"):
-            await api.call("deleteWebhook", {"drop_pending_updates": False})
+        await _clear_the_way(api)
     await _show_commands(api, host, me)
     return me
+
+
+async def _clear_the_way(api: TelegramApi) -> None:
+    """Take a webhook away; what waits is kept."""
+    hook = await api.call("getWebhookInfo", {})
+    if isinstance(hook, dict) and hook.get("url"):
+        await api.call("deleteWebhook", {"drop_pending_updates": False})
 
 
 def who(found: Any, commands: tuple[CommandSpec, ...] = ()) -> Me:

@@ -102,3 +102,4 @@ async def test_a_thousand_chats_in_a_minute(bench: Any, record: Record) -> None:
         )  # fmt: skip
         print(cpu_ms, held, most, threads, now)
         assert most <= held + 40
+        assert now <= threads + 1

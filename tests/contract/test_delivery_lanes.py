@@ -67,7 +67,8 @@ async def test_an_idle_address_has_no_task(tmp_path: Path, clock: MockClock) -> 
         before = trio.lowlevel.current_statistics().tasks_living
         await place.post("1")
         await place.until("sent")
-        assert place.delivery.statistics().running == 0
+        while place.delivery.statistics().running:  # noqa: ASYNC110  # the row is over a little before its lane
+            await trio.sleep(0.01)
         assert trio.lowlevel.current_statistics().tasks_living == before
 
 

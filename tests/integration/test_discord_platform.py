@@ -24,7 +24,17 @@ from hermes.errors import (
 from hermes.events import Activity, Address, AttachmentRef, Button, Content, OutboundFile, ReplyRef
 from hermes.platform import CommandSpec, Platform, Secret
 from hermes.testing import no_leaks, refusing_port
-from hermes.testing.fake_discord import BOT, CHANNEL, DM, THREAD, FakeDiscord, Fault, open_fake_discord
+from hermes.testing.fake_discord import (
+    ALICE,
+    BOT,
+    CHANNEL,
+    DM,
+    OTHER_BOT,
+    THREAD,
+    FakeDiscord,
+    Fault,
+    open_fake_discord,
+)
 from hermes.testing.fake_http import Answered, answer_json
 from hermes.testing.host import RecordingInbox, TestMemory, open_test_host
 from platforms.discord import DiscordConfig
@@ -149,6 +159,14 @@ async def test_check_says_who_we_are_and_what_is_missing_and_sends_nothing() -> 
         assert any("Message Content Intent is off" in line for line in report.missing)
         assert {each.method for each in discord.requests} == {"GET"}
         assert not discord.gateway.paths
+
+
+async def test_that_more_connections_are_advised_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with bench(world={"shards": 3}) as on, open_test_host("discord") as host:
+        assert "Discord advises 3 connections" in caplog.text
+        assert spec.check is not None
+        config = DiscordConfig(token=Secret(on.discord.token), base_url=on.discord.base_url)
+        assert any("Discord advises 3" in line for line in (await spec.check(config, host)).missing)
 
 
 # --- receiving -------------------------------------------------------------------------------------------------------
@@ -295,6 +313,22 @@ async def test_backfill_that_meets_a_limit_goes_on_the_next_time() -> None:
             async with on.receiving() as raised:
                 await on.inbox.until(lambda raised=raised: raised or len(on.inbox.events) == 5)
         assert {each.text for each in on.inbox.events} == {"before", "missed", "missed too", "meanwhile"}
+
+
+async def test_a_heartbeat_names_nothing_that_is_still_being_committed(clock: MockClock) -> None:
+    async with bench(world={"heartbeat_s": 2.0}) as on, on.receiving():
+        beats = on.discord.gateway.heartbeats
+        await on.discord.until(lambda: len(beats) > 1)
+        (session,) = on.discord.gateway.sessions.values()
+        held = on.inbox.hold = trio.Event()
+        on.discord.say("hello")
+        before = len(beats)
+        await on.discord.until(lambda: len(beats) > before + 3)
+        assert all(each is None or each < session.sequence for each in beats)
+        on.inbox.hold = None
+        held.set()
+        await on.discord.until(lambda: beats[-1] == session.sequence)
+        assert [event.text for event in on.inbox.events] == ["hello"]
 
 
 async def test_heartbeats_without_acknowledgement_end_the_connection_and_keep_the_session(clock: MockClock) -> None:
@@ -503,6 +537,20 @@ async def test_send_edit_react_and_type() -> None:
         assert question["reactions"] == []
 
 
+async def test_an_answer_to_what_was_deleted_meanwhile_is_shown_all_the_same() -> None:
+    async with bench() as on:
+        await on.platform.send(TO, Content(text="well"), key="k", reply=ReplyRef(message_id="12345"))
+        assert on.discord.shown() == ["well"]
+
+
+async def test_a_right_to_answer_that_is_over_is_not_used() -> None:
+    async with bench() as on:
+        late = ReplyRef(token="t" * 50, until=on.discord.clock() - 1)
+        await on.platform.send(TO, Content(text="well"), key="k", reply=late)
+        assert on.discord.shown() == ["well"]
+        assert not on.discord.asked("PATCH", "/webhooks/")
+
+
 async def test_the_same_key_is_shown_once() -> None:
     async with bench() as on:
         on.discord.fail(Fault(method="POST", path="/messages$"))  # it takes effect, and no answer comes
@@ -538,6 +586,42 @@ async def test_an_answer_to_a_mention_makes_its_thread() -> None:
         assert receipt.address == event.address
         await on.platform.edit(receipt, Content(text="does it all"))
         assert on.discord.shown(question["id"])[-1] == "does it all"
+
+
+async def test_whoever_goes_on_in_a_thread_with_us_needs_no_more_mentions() -> None:
+    """In a thread made for an answer and in a post where we were named, also after a restart, until somebody else is named."""
+    async with bench() as on:
+        async with on.receiving():
+            await on.discord.until(lambda: on.discord.gateway.live)
+            on.discord.say("nobody was named here yet", THREAD)
+            question = on.discord.say("<@1000> explain tides", CHANNEL)
+            on.discord.say("<@1000> and posts?", THREAD)
+            await on.inbox.until(lambda: len(on.inbox.events) == 3)
+            await on.platform.send(on.inbox.events[1].address, Content(text="The moon"), key="1", reply=None)
+        async with on.receiving():
+            for thread in (question["id"], THREAD):
+                on.discord.say("and when?", thread)
+                on.discord.say(f"<@{ALICE}> what do you think?", thread)
+                on.discord.say("I say so too", thread, OTHER_BOT)
+                on.discord.say("", thread)
+            on.discord.say("something else", CHANNEL)
+            await on.inbox.until(lambda: len(on.inbox.events) == 12)
+        told = [(event.to_us, event.text) for event in on.inbox.events]
+        again = [(True, "and when?"), (False, "@Alice what do you think?"), (False, "I say so too"), (False, "")]
+        assert told == [
+            (False, "nobody was named here yet"), (True, "explain tides"), (True, "and posts?"),
+            *again, *again, (False, "something else"),
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{"follow_threads": False}, {"message_content": False}])
+async def test_threads_are_followed_only_where_that_is_wanted_and_can_be_read(settings: dict[str, bool]) -> None:
+    async with bench(**settings) as on, on.receiving():
+        await on.discord.until(lambda: on.discord.gateway.live)
+        on.discord.say("<@1000> hello", THREAD)
+        on.discord.say("and when?", THREAD)
+        await on.inbox.until(lambda: len(on.inbox.events) == 2)
+        assert [event.to_us for event in on.inbox.events] == [True, False]
 
 
 @pytest.mark.parametrize(

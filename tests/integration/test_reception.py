@@ -19,8 +19,8 @@ from hermes.intake import TurnEnd
 from hermes.messages import assistant
 from hermes.platform_config import AccountConfig
 from hermes.reception import Reception
-from hermes.settings import Config
-from hermes.store import Store, open_store
+from hermes.settings import Config, RetentionConfig
+from hermes.store import Store, addresses, open_store
 from hermes.store.reception import Delivered, Place
 from hermes.store.turns import Finish
 from platforms.telegram import platform as telegram
@@ -37,8 +37,8 @@ class Clock:
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, clock: Clock | None = None) -> AsyncIterator[Store]:
-    account = AccountConfig(account="tg", spec=telegram, config=None, access=POLICY)
+async def opened(tmp_path: Path, clock: Clock | None = None, access: AccessPolicy = POLICY) -> AsyncIterator[Store]:
+    account = AccountConfig(account="tg", spec=telegram, config=None, access=access)
     config = Config(home=tmp_path, workspace=tmp_path, platforms={"tg": account})
     async with open_store(tmp_path / "hermes.db", config, "boot", clock or Clock()) as store:
         yield store
@@ -208,6 +208,35 @@ async def test_a_chat_that_moved_goes_on_under_its_new_id(tmp_path: Path) -> Non
             "tg:group:-1005"
         ]
         assert await column(store, "SELECT count(*) FROM sessions") == [1]
+
+
+async def test_a_chat_that_moved_is_meant_by_the_id_that_lists_have(tmp_path: Path) -> None:
+    """A group that becomes another is not silent from then on, and one that is ignored is not heard."""
+    access = replace(
+        POLICY, group_policy="chats", allowed_chats=frozenset({"-5", "-6"}), ignored_chats=frozenset({"-6"}),
+        free_response_chats=frozenset({"-5"}),
+    )  # fmt: skip
+    clock = Clock()
+    async with opened(tmp_path, clock, access) as store:
+        for number, (old, new) in enumerate((("-5", "-1005"), ("-6", "-1006"))):
+            moved = InboundEvent(
+                id=f"m{number}",
+                address=Address("tg", old),
+                chat_kind="group",
+                sender=Person("0"),
+                kind="moved",
+                text=new,
+            )
+            await deliver(store, moved, access=access)
+        for month in range(4):  # and not forgotten after a while
+            clock.now += 40 * 86_400
+            await store.database.write(lambda con: addresses.forget(con, RetentionConfig(), clock.now))
+            for number, chat, becomes in ((1, "-1005", "accepted"), (2, "-1006", "ignored"), (3, "-1007", "ignored")):
+                said = event(10 * month + number, chat=chat, chat_kind="group", to_us=False)
+                assert (await deliver(store, said, access=access)).counts == {becomes: 1}
+        taken = await store.turns.take_up("tg:group:-1005:user 7", "turn_1", frozenset(), remembers=False)
+        assert taken.claim is not None
+        assert await store.accounts.listed_as("tg", "-1005", access.listed_chats) == "-5"
 
 
 async def test_names_quotes_and_files_are_told_to_the_model_in_brackets_they_cannot_close(tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ async def test_a_file_is_fetched_up_to_a_bound() -> None:
             async with found.fetch(file, max_bytes=300_000):
                 pass
         fake.fail("getFile", Fault(code=200, body=b'{"ok":true,"result":{"file_path":"../../etc/passwd"}}'))
-        with pytest.raises(SendRejected):
+        with pytest.raises(SendRejected, match=r"not there\Z"):  # and is not asked for
             async with found.fetch(file, max_bytes=10):
                 pass
 

@@ -189,6 +189,28 @@ async def test_a_poll_of_somebody_else_ends_ours_and_is_named() -> None:
             nursery.cancel_scope.cancel()
 
 
+async def test_a_webhook_that_another_program_has_set_is_a_conflict_once() -> None:
+    """It stays set when that program has ended: the next run of the same connection takes it away."""
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        inbox = RecordingInbox()
+
+        async def later() -> None:
+            while not fake.polling:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            fake.webhook = "https://other.example.org/"
+            fake.notify()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(later)
+            with pytest.raises(PlatformConflict, match=r"somebody else.*setWebhook"):
+                await found.receive(inbox, {})
+        assert fake.webhook
+        fake.write(7, "waits")
+        async with receiving(found, inbox):
+            await inbox.until(lambda: inbox.events)
+        assert fake.webhook == ""
+
+
 async def test_a_button_that_cannot_be_answered_stops_nothing() -> None:
     async with open_fake_telegram() as fake, connected(fake) as found:
         fake.standing["answerCallbackQuery"] = Fault(code=502, body=b"<html>")

@@ -161,6 +161,15 @@ async def test_one_token_in_two_homes_is_used_by_one_of_them(tmp_path: Path) -> 
                 found = await until(conflict, "a conflict")
                 assert f"the account telegram of {second}" in found["words"]
                 assert (await late.client.get("/ready")).status_code == 503
+                telegram.down = True
+                before = (await state(waits))["restarts"]
+
+                async def out() -> bool:
+                    return bool((await state(waits))["restarts"] > before + 4)
+
+                await until(out, "the first is without a connection, again and again")
+                assert (await state(late))["state"] == "conflict"  # and yet nobody takes its place
+                telegram.down = False
                 assert await waits.terminate() == 0
                 telegram.write(7, "and now?")
                 assert await answered(telegram, 7, 2) == ["hello", "hello"]

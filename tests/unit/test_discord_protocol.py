@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hermes.errors import RateLimited
 from platforms.discord.buckets import Buckets, Route
 from platforms.discord.closing import CODES, MESSAGE_CONTENT, Ending, meaning
-from platforms.discord.cursors import MAX_CHANNELS, Newest, read_session, write_session
+from platforms.discord.cursors import MAX_CHANNELS, Followed, Newest, read_session, write_session
 from platforms.discord.inflate import Inflater, TooLarge
 from platforms.discord.protocol import (
     Action,
@@ -187,6 +187,18 @@ def test_a_session_comes_back_from_its_cursor(id_: str, url: str, sequence: int)
 def test_no_cursor_is_too_broken_to_read(value: bytes) -> None:
     assert read_session(value) is None or True
     assert len(Newest(value)) <= 3
+    assert len(Followed(value).write()) <= 60
+
+
+@given(st.lists(st.integers(1, 1 << 65), max_size=600))
+def test_the_threads_that_are_followed_are_bounded_and_come_back(threads: list[int]) -> None:
+    followed = Followed()
+    for thread in threads:
+        followed.note(str(thread))
+    assert len(value := followed.write()) <= 4096
+    known = [each for each in threads if each < 1 << 64]
+    for each in known[-400:]:
+        assert str(each) in Followed(value)
 
 
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 1 << 63)), max_size=600))

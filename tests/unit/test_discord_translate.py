@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes.events import ReplyRef
+from hermes.events import Address, ReplyRef
 from hermes.platform import CommandSpec
 from platforms.discord.interactions import digest, interaction_event, registration
 from platforms.discord.places import MAX_PLACES, Place, Places, place_of
@@ -122,6 +122,17 @@ def test_commands_are_registered_within_the_services_bounds() -> None:
     assert all(1 <= len(each["description"]) <= 100 for each in body)
     assert all(1 <= len(each["options"][0]["description"]) <= 100 for each in body)
     assert digest("1", body) != digest("2", body) != digest("1", body[1:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "chat", "thread"),
+    [(0, "5", None), (5, "5", None), (1, "5", None), (10, "9", "5"), (11, "9", "5"), (12, "9", "5")],
+)
+def test_only_a_thread_is_below_another_channel(kind: int, chat: str, thread: str | None) -> None:
+    """The parent of an ordinary channel is its category, where nobody can write."""
+    place = place_of(Channel(id="5", type=kind, parent_id="9"))
+    assert place.address("a") == Address("a", chat, thread)
+    assert place.threadable == (kind in (0, 5))
 
 
 def test_places_are_bounded_and_the_latest_stay() -> None:
