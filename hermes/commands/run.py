@@ -14,7 +14,7 @@ from hermes import commands
 from hermes.commands import texts
 from hermes.commands.services import Asked, Reply, Restart, Resubmit, Result, Services
 from hermes.session_keys import kind_of_chat
-from hermes.store.conversations import MAX_EXCHANGES
+from hermes.store.conversations import MAX_EXCHANGES, MOST_OWN
 from hermes.store.rows import SessionRow
 
 LISTED: Final = 20
@@ -146,7 +146,7 @@ def _listed(asked: Asked, rows: Sequence[SessionRow]) -> Reply:
 
 
 async def _resume(asked: Asked, services: Services) -> Result:
-    rows = await services.conversations.own(asked.key, asked.row.principal, 1000)
+    rows = await services.conversations.own(asked.key, asked.row.principal, MOST_OWN)
     if not asked.arguments:
         return _listed(asked, rows[:LISTED])
     chosen = choose(rows, asked.arguments)

@@ -14,11 +14,14 @@ from hermes.access import AccessPolicy, CommandPolicy
 from hermes.accounts import AccountRecord, AccountStatus
 from hermes.commanding import BACK, Commanding, GatewayView, open_commanding
 from hermes.events import Address, Button, InboundEvent, Person, StoredContent, decode_content
+from hermes.ids import new_id
 from hermes.platform_config import AccountConfig
 from hermes.replies import Buttons
+from hermes.store import open_store
 from hermes.store.reception import Place
 from hermes.testing.door import Say, ScriptedDoor
-from hermes.testing.spine import Spine, open_spine
+from hermes.testing.spine import Spine, config_for, intake, open_spine
+from platforms.slack import platform as slack
 from platforms.telegram import platform as telegram
 
 ANNA, BEN, OWNER = Person("7", "Anna"), Person("8", "Ben"), Person("1", "Owner")
@@ -259,6 +262,40 @@ async def test_a_branch_is_a_copy_and_what_it_was_made_of_stays(tmp_path: Path) 
         assert places == [1, 2]
         await world.say("/resume 2")
         assert await world.conversation() == ["one", "echo: one"]
+
+
+async def test_copies_have_names_of_their_own(tmp_path: Path) -> None:
+    """Two of one name could not be gone on with by it."""
+    async with opened(tmp_path) as world:
+        await world.say("one")
+        assert "called" not in await world.say("/branch")  # what has no name gets none
+        await world.say("/title Rome")
+        assert r"called Rome \(2\)." in await world.say("/branch")
+        assert r"called Rome \(3\)." in await world.say("/branch")
+        assert "Going on with Rome" in await world.say("/resume rome")
+        assert r"called Rome \(4\)." in await world.say("/branch")
+        assert r"Going on with Rome \(3\)" in await world.say("/resume Rome (3)")
+
+
+async def test_notices_name_commands_as_people_type_them(tmp_path: Path) -> None:
+    """What is said of a row that is set aside is written by the store itself."""
+    account = AccountConfig(account="sl", spec=slack, config=None, access=POLICY)
+    config = config_for(tmp_path, platforms={"sl": account})
+    deadly = intake("hi", "sl:dm:7", mode="detached", principal="sl:7", account="sl", chat="7")
+    for _ in range(2):  # each process dies with its turn
+        async with open_store(tmp_path / "hermes.db", config, new_id("boot")) as store:
+            await store.inbox.accept(deadly)
+            assert (await store.turns.take_up("sl:dm:7", new_id("turn"), frozenset(), remembers=False)).claim
+    async with open_store(tmp_path / "hermes.db", config, new_id("boot")) as store:
+        await store.inbox.accept(intake("x", "sl:dm:7", mode="detached", principal="sl:7", account="sl", chat="7"))
+        spoil = "UPDATE inbox SET payload = x'00' WHERE state = 'pending' AND attempts = 0"
+        assert await store.database.write(lambda con: con.execute(spoil).rowcount) == 1
+        assert not (await store.turns.take_up("sl:dm:7", new_id("turn"), frozenset(), remembers=False)).claim
+        rows = await store.database.read(lambda con: con.execute("SELECT content FROM outbox ORDER BY id").fetchall())
+    assert [decode_content(content).text for (content,) in rows] == [
+        "Your message was interrupted three times, set aside. !retry tries once more.",
+        "A message of yours could not be read back, and was set aside. Send it again.",
+    ]
 
 
 async def test_nobody_sees_or_takes_the_conversations_of_others(tmp_path: Path) -> None:

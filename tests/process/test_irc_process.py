@@ -19,7 +19,7 @@ from hermes.testing.fake_model import FakeModel, Gate, Slow, open_fake_model
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import GatewayProcess, hermes, open_gateway_process, until, write_config
 
-SET_ASIDE = "Your message was interrupted three times, set aside. /retry tries once more."
+SET_ASIDE = "Your message was interrupted three times, set aside. !retry tries once more."
 QUICK = {"backoff_base_s": 0.05, "backoff_max_s": 0.5, "healthy_after_s": 0.2}
 
 
