@@ -46,6 +46,7 @@ class GatewayView:
         model: the name of the model that answers now.
         accounts: how accounts do.
         retry_account: connects one again now; False if there is nothing to try.
+        is_brief: whether long answers take long to arrive at an account.
         policy: account -> who may speak and command there now; None for one that is not configured (any more).
         restart: ends the gateway so that it is started again; None where nobody would start it.
     """
@@ -54,6 +55,7 @@ class GatewayView:
     model: Callable[[], str]
     accounts: Callable[[], Sequence[AccountStatus]] = tuple
     retry_account: Callable[[str], bool] = lambda _account: False
+    is_brief: Callable[[str], bool] = lambda _account: False
     policy: Callable[[str], AccessPolicy | None] = lambda _account: None
     restart: Callable[[], object] | None = None
 

@@ -13,6 +13,7 @@ import trio
 from hermes.access import AccessPolicy, CommandPolicy
 from hermes.accounts import AccountRecord, AccountStatus
 from hermes.commanding import BACK, Commanding, GatewayView, open_commanding
+from hermes.commands import as_typed
 from hermes.events import Address, Button, InboundEvent, Person, StoredContent, decode_content
 from hermes.ids import new_id
 from hermes.platform_config import AccountConfig
@@ -21,6 +22,7 @@ from hermes.store import open_store
 from hermes.store.reception import Place
 from hermes.testing.door import Say, ScriptedDoor
 from hermes.testing.spine import Spine, config_for, intake, open_spine
+from platforms.irc.config import MAX_TEXT as IRC_TEXT
 from platforms.slack import platform as slack
 from platforms.telegram import platform as telegram
 
@@ -60,6 +62,7 @@ class World:
     accounts: tuple[AccountStatus, ...]
     commanding: Commanding | None = None
     restarts: int = 0
+    brief: bool = False
     retried: list[str] = field(default_factory=list)
     seen: int = 0
     events: int = 0
@@ -127,7 +130,7 @@ async def opened(
 
         view = GatewayView(
             store=spine.store, model=lambda: "small", accounts=lambda: world.accounts, retry_account=retry,
-            policy=lambda name: policy if name == "tg" else None, restart=restart,
+            policy=lambda name: policy if name == "tg" else None, restart=restart, is_brief=lambda _name: world.brief,
         )  # fmt: skip
         if not commands:
             yield world
@@ -148,6 +151,27 @@ async def test_words_are_answered_and_commands_are_no_words(tmp_path: Path) -> N
         assert await world.say("/dance") == "There is no command `/dance`. /help lists them. (It was not passed on.)"
         assert len(door.requests) == 1
         assert await world.states() == [("message", "answered"), *[("command", "command")] * 4]
+
+
+async def test_help_is_one_line_where_a_list_takes_long_and_tells_of_one_command(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        assert (
+            await world.say("/help new")
+            == "`/new [title]` Begin a new conversation; the old one is kept. Also: `/reset`."
+        )
+        assert (await world.say("/help !FORK x")).startswith("`/branch [title]` Go on in a copy")
+        assert "for admins" in await world.say("/help restart")
+        assert (await world.say("/help restart", OWNER)).startswith("`/restart` Finish")
+        assert await world.say("/help dance") == "There is no command `/dance`. /help lists them."
+        assert await world.say("/help ???") == "`/help [command]`"
+        world.brief = True
+        for command in ("/help", "/commands"):
+            said = await world.say(command)
+            assert said.startswith("Write to me in plain words, or: /start /help ")
+            assert "\n" not in said
+            assert "/restart" not in said
+            assert len(as_typed(said, "!").encode()) <= IRC_TEXT
+            assert "/restart" in await world.say(command, OWNER)
 
 
 async def test_a_new_conversation_forgets_and_the_old_one_is_gone_on_with(tmp_path: Path) -> None:
@@ -191,6 +215,31 @@ async def test_new_ends_what_runs_and_what_came_after_it_is_new(tmp_path: Path) 
         found = await world.spine.rows("SELECT state FROM inbox WHERE kind = 'message' ORDER BY id")
         assert [state for (state,) in found] == ["stopped", "stopped", "answered"]
         assert await world.conversation() == ["after", "echo: after"]
+
+
+async def test_stop_ends_what_came_before_it_and_nothing_after(tmp_path: Path) -> None:
+    hold = trio.Event()
+    door = ScriptedDoor([Say(text="old", hold=hold)])
+    async with opened(tmp_path, door) as world:
+        await world.bring("one")
+        await door.asking.wait()
+        await world.bring("waits")
+        await world.bring("/stop", hint=False)
+        await world.bring("after")
+        assert world.commanding is not None
+        world.commanding.wake()
+        assert await world.next() == "Stopped."
+        assert await world.next() == "echo: after"
+        found = await world.spine.rows("SELECT state FROM inbox WHERE kind = 'message' ORDER BY id")
+        assert [state for (state,) in found] == ["stopped", "stopped", "answered"]
+
+
+async def test_what_goes_on_at_another_place_is_not_taken_from_there(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.say("one")
+        await world.say("/title Rome")
+        assert "goes on at another place" in await world.say("/resume Rome", **ROOM)
+        assert await world.conversation() == ["one", "echo: one"]
 
 
 async def test_rows_of_a_mailbox_wait_for_its_command_and_others_do_not(tmp_path: Path) -> None:
@@ -490,10 +539,18 @@ async def test_whose_a_conversation_is_is_asked_where_it_is_taken(tmp_path: Path
 
 
 async def test_rights_that_were_taken_back_hold_for_what_waits(tmp_path: Path) -> None:
-    async with opened(tmp_path, commands=False, policy=AccessPolicy(admins=frozenset({"1"}))) as world:
-        world.policy = POLICY  # what held when the message came
-        await world.bring("delete everything", OWNER, hint=False)
-        assert await world.spine.rows("SELECT may_change FROM inbox") == [(1,)]
-        found = await world.spine.store.turns.take_up("tg:dm:1", "turn_x", frozenset(), remembers=False)
+    now = AccessPolicy(admins=frozenset({"1"}))
+    account = AccountConfig(account="tg", spec=telegram, config=None, access=now)
+    place = Place(
+        account="tg", platform="fake", access=POLICY, busy="queue", pairing_text=str
+    )  # what held when it came
+    event = InboundEvent(
+        id="1", address=Address("tg", "1"), chat_kind="dm", sender=OWNER, text="delete everything", to_us=True
+    )
+    async with open_store(tmp_path / "hermes.db", config_for(tmp_path, platforms={"tg": account}), "boot") as store:
+        await store.inbox.deliver(place, [event], {})
+        asked = store.database.read(lambda con: con.execute("SELECT may_change FROM inbox").fetchall())
+        assert await asked == [(1,)]
+        found = await store.turns.take_up("tg:dm:1", "turn_x", frozenset(), remembers=False)
         assert found.claim is not None
         assert found.claim.rows[0].may_change is False

@@ -79,6 +79,13 @@ async def test_a_person_talks_and_nobody_else_does(tmp_path: Path) -> None:
             await until(
                 lambda: any("!resume and a number" in text for text in irc.shown["friend"]), "what can be typed"
             )
+            before = len(irc.shown["friend"])
+            irc.say("!help")
+            await shown(irc, before + 1)
+            irc.say("!help new")
+            said = (await shown(irc, before + 2))[before:]
+            assert "!start !help " in said[0]  # all in one line
+            assert "[title]" in said[1]
             irc.say("hermes: and here?", to="#den")
             assert (await shown(irc, 3, of="#den"))[0] == "friend: \x02Yes\x02"
             sent = await hermes(home, "send", "--to", "irc:#den", "from the *command* line")
