@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hermes.access import AccessPolicy
+from hermes.access import AccessPolicy, CommandPolicy
 from hermes.errors import RequestError, StoreUnavailable
 from hermes.events import Address, InboundEvent, Person, Quoted, ReplyRef
 from hermes.ids import new_id
@@ -192,6 +192,16 @@ async def test_queue_and_steer_say_how_their_words_are_taken(tmp_path: Path) -> 
             ("queue", "later"), ("steer", "now"), ("interrupt", "/etc/hosts"),
         ]  # fmt: skip
         assert done.counts == {"accepted": 3, "command": 1}
+
+
+async def test_who_may_not_queue_or_steer_may_not_do_so_with_words_either(tmp_path: Path) -> None:
+    rules = CommandPolicy(admin_only=frozenset({"steer"}), disabled=frozenset({"queue"}))
+    policy = replace(POLICY, commands=rules)
+    async with opened(tmp_path) as store:
+        done = await deliver(store, event(1, "/queue later"), event(2, "/steer now"), access=policy)
+        assert (done.rows, done.counts) == ([], {"command": 2})  # who wrote them reads why
+        done = await deliver(store, event(3, "/steer now", sender=Person("1", "Owner"), chat="1"), access=policy)
+        assert [row.busy for row in done.rows] == ["steer"]
 
 
 async def test_a_chat_that_moved_goes_on_under_its_new_id(tmp_path: Path) -> None:
