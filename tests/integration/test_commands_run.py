@@ -164,6 +164,8 @@ async def test_help_is_one_line_where_a_list_takes_long_and_tells_of_one_command
         assert (await world.say("/help restart", OWNER)).startswith("`/restart` Finish")
         assert await world.say("/help dance") == "There is no command `/dance`. /help lists them."
         assert await world.say("/help ???") == "`/help [command]`"
+        assert "`/restart`" not in await world.say("/commands")
+        assert "`/restart`" in await world.say("/commands", OWNER)
         world.brief = True
         for command in ("/help", "/commands"):
             said = await world.say(command)

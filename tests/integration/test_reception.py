@@ -307,7 +307,7 @@ async def test_what_comes_for_an_account_that_was_just_removed_is_not_kept_and_n
         ]
         await inbox.deliver(other, *nameless, event(2), cursors={"offset": b"3"})
         inbox.quarantine("no message", b"x" * 1_000_000)
-        assert reception.counts == {"accepted": 2, "quarantined": 6}
+        assert reception.counts == {"accepted": 2, "quarantined": 6, "unclaimed": 1}
         assert await store.inbox.cursors("tg") == {"offset": b"3"}
         assert await column(store, "SELECT event_id FROM inbox ORDER BY id") == [event(1).key, event(2).key]
 
