@@ -87,6 +87,42 @@ async def test_a_restart_from_a_chat_is_one_restart_that_says_back(tmp_path: Pat
 
 
 @pytest.mark.wall_clock_s(60)
+async def test_a_restart_that_is_brought_again_waits_for_the_turn_and_happens_once_in_its_topic(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    finish = trio.Event()
+    chat = {"id": -1001, "type": "supergroup", "title": "den", "is_forum": True}
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
+        model.script(Gate(event=finish, reply=Reply(text="at last")))
+        config = sections(telegram, model, admins=["7"], drafts=False, require_mention=False)
+        config["shutdown"] = {"total_s": 60, "drain_timeout_s": 50}
+        write_config(home, config)
+
+        def write(text: str) -> int:
+            return telegram.write(7, text, chat=chat, message_thread_id=5, is_topic_message=True)
+
+        async with open_gateway_process(home) as gateway:
+            first = (await gateway.status())["boot_id"]
+            write("a long question")
+            await until(lambda: model.answering, "the turn runs")
+            number = write("/restart")
+            telegram.repeat(number)
+            assert len(await answered(telegram, -1001, 1)) == 1
+            assert (await gateway.status())["boot_id"] == first  # it finishes what runs
+            finish.set()
+            await answered(telegram, -1001, 3)
+            telegram.repeat(number)
+            last = write("/whoami")
+            said = await answered(telegram, -1001, 4)
+            assert said[:3] == ["Restarting: what runs is finished first.", "at last", "I am back."]
+            assert said[3].startswith("You are 7")
+            await until(lambda: telegram.confirmed >= last, "all was confirmed")
+            assert gateway.log.count("gateway.stopping") == 1
+            assert (await gateway.status())["boot_id"] != first
+            assert await gateway.terminate() == 0
+        assert [each.message["message_thread_id"] for each in telegram.shown.values()] == [5, 5, 5, 5]
+
+
+@pytest.mark.wall_clock_s(60)
 async def test_what_is_sent_to_an_account_alone_goes_where_sethome_was_typed(tmp_path: Path) -> None:
     home = tmp_path / "home"
     async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
