@@ -242,6 +242,7 @@ async def open_messaging(
                 store=store, model=lambda: current.config.model.primary.model, accounts=messaging.accounts,
                 retry_account=connections.retry, policy=messaging.policy, is_brief=messaging.is_brief,
                 restart=lambda: stop.request("/restart", current.config.shutdown.total_s, exit_code=RESTART_CODE),
+                ends=lambda: stop.asked and stop.exit_code != RESTART_CODE,
             ),
         ) as commanding,
     ):  # fmt: skip

@@ -146,7 +146,7 @@ async def test_commands_are_answered_while_it_drains_and_stop_ends_what_it_waits
     never = trio.Event()
     async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="hello")) as model:
         model.script(Gate(event=never, reply=Reply(text="never")))
-        config = sections(telegram, model, allowed_users=["7"])
+        config = sections(telegram, model, admins=["7"])
         config["shutdown"] = {"total_s": 60, "drain_timeout_s": 50}
         write_config(home, config)
         async with open_gateway_process(home) as gateway:
@@ -158,10 +158,12 @@ async def test_commands_are_answered_while_it_drains_and_stop_ends_what_it_waits
             assert (await answered(telegram, 7, 1))[0].startswith("I am answering.")
             telegram.write(7, "/dance")
             assert "no command" in (await answered(telegram, 7, 2))[1]
+            telegram.write(7, "/restart")
+            assert (await answered(telegram, 7, 3))[2].startswith("I am being stopped")
             telegram.write(7, "/stop")
-            assert (await answered(telegram, 7, 3))[2] == "Stopped."
+            assert (await answered(telegram, 7, 4))[3] == "Stopped."
             assert await gateway.process.wait() == 0
-        assert len(telegram.texts(7)) == 3
+        assert len(telegram.texts(7)) == 4
 
 
 @pytest.mark.wall_clock_s(60)
