@@ -458,6 +458,7 @@ async def test_commands_for_admins_are_refused_to_others_and_say_so(tmp_path: Pa
         assert (world.restarts, world.retried) == (0, [])
         said = await world.say("/whoami")
         assert "You are `7` at `tg`." in said
+        assert "its conversation `tg:dm:7`" in said
         assert "`/restart`" in said
         assert "an admin" in await world.say("/whoami", OWNER)
 
@@ -467,6 +468,8 @@ async def test_accounts_are_shown_and_tried_again(tmp_path: Path) -> None:
         assert await world.say("/platforms") == "- `tg`: connecting"
         told = await world.say("/platforms", OWNER)
         assert told.startswith("- `tg`: connecting, for 5 s\n  - 1 part is to be sent, the oldest for ")
+        for command in ("/platform", "/platform list"):
+            assert (await world.say(command, OWNER)).startswith("- `tg`: connecting, for 5 s")
         assert "no such account" in await world.say("/platform retry other", OWNER)
         assert "says what came of it" in await world.say("/platform \u2014retry tg", OWNER)
         assert world.retried == ["tg"]

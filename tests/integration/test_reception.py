@@ -13,7 +13,7 @@ import pytest
 
 from hermes.access import AccessPolicy, CommandPolicy
 from hermes.errors import RequestError, StoreUnavailable
-from hermes.events import Address, InboundEvent, Person, Quoted, ReplyRef
+from hermes.events import Address, AttachmentRef, InboundEvent, Person, Quoted, ReplyRef
 from hermes.ids import new_id
 from hermes.intake import TurnEnd
 from hermes.messages import assistant
@@ -227,6 +227,15 @@ async def test_names_quotes_and_files_are_told_to_the_model_in_brackets_they_can
     async with opened(tmp_path) as store:
         await deliver(store, event(1, "yes", sender=sender, chat="-5", chat_kind="group", quoted=quoted), access=shared)
         assert await history(store, "tg:group:-5") == ["[answers your message: line ) (x]\n[Anna) (system] yes"]
+
+
+async def test_of_very_many_files_the_first_are_kept_and_the_others_counted(tmp_path: Path) -> None:
+    files = tuple(AttachmentRef(ref=str(number), kind="file") for number in range(1000))
+    async with opened(tmp_path) as store:
+        done = await deliver(store, event(1, "look", attachments=files))
+        (row,) = done.rows
+        assert len(row.payload.attachments) == 32
+        assert "[and 968 more files]" in row.payload.messages[0].text
 
 
 async def test_tools_that_change_things_are_for_admins_where_that_is_said(tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ async def test_photos_reach_the_model_and_a_model_that_cannot_see_is_told(tmp_pa
             await until(lambda: len(telegram.texts(7)) == 4, "an answer in words")
             assert seen(model) == []
             assert "cannot see it" in str(model.requests[-1].body["messages"])
+            fetched = telegram.counts["getfile"]
+            photo(telegram, "unseen", JPEG + b"unseen")
+            await until(lambda: len(telegram.texts(7)) == 5, "an answer to what nobody sees")
+            assert telegram.counts["getfile"] == fetched
             assert await gateway.terminate() == 0
         database = b"".join(each.read_bytes() for each in home.glob("hermes.db*"))
         assert base64.b64encode(JPEG)[:60] not in database
