@@ -97,6 +97,7 @@ RULES: Mapping[str, Rule] = {
     "busy": choice("queue", "interrupt", "steer"),
     "commands": _command_policy(),
 }
+IDS = ("allowed_users", "admins", "allow_bots", "allowed_chats", "ignored_chats", "free_response_chats")
 assert {field.name for field in fields(AccessPolicy)} == RULES.keys()
 
 

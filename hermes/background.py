@@ -91,11 +91,17 @@ async def _sweep(current: Current, store: Store, blobs: Blobs) -> None:
                 await trio.sleep(SWEEP_PAUSE_S)
         except StoreUnavailable as error:
             log.warning("store.sweep_waits", error=error)
-        now = store.clock()
-        kept_s = max(current.config.retention.blobs_s, current.config.delivery.expire_s)  # for what waits to be sent
-        while gone := await blobs.forget(now - kept_s, now):
-            log.debug("blobs.forgot", files=gone)
-        old = now - current.config.retention.blobs_s
-        while gone := await blobs.run(partial(forget, current.config.workspace, current.config.home, old)):
-            log.debug("received.forgot", files=gone)
+        try:
+            await _forget_files(current.config, store.clock(), blobs)
+        except OSError as error:  # no descriptor is free, or the directory cannot be read; the next sweep looks again
+            log.warning("blobs.sweep_waits", error=error)
         await trio.sleep(current.config.retention.sweep_s)
+
+
+async def _forget_files(config: Config, now: float, blobs: Blobs) -> None:
+    kept_s = max(config.retention.blobs_s, config.delivery.expire_s)  # for what waits to be sent
+    while gone := await blobs.forget(now - kept_s, now):
+        log.debug("blobs.forgot", files=gone)
+    old = now - config.retention.blobs_s
+    while gone := await blobs.run(partial(forget, config.workspace, config.home, old)):
+        log.debug("received.forgot", files=gone)

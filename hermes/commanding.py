@@ -34,6 +34,7 @@ BATCH = 32
 LOOK_S = 30.0  # a wake that was lost costs so long
 RUN_S = 20.0  # for one command
 NO_RESTART = "This gateway cannot start itself again."
+ENDS = "I am being stopped, and nobody has asked for another start."
 BACK = "I am back."
 
 
@@ -46,16 +47,20 @@ class GatewayView:
         model: the name of the model that answers now.
         accounts: how accounts do.
         retry_account: connects one again now; False if there is nothing to try.
+        is_brief: whether long answers take long to arrive at an account.
         policy: account -> who may speak and command there now; None for one that is not configured (any more).
         restart: ends the gateway so that it is started again; None where nobody would start it.
+        ends: whether it ends already, and not to be started again.
     """
 
     store: Store
     model: Callable[[], str]
     accounts: Callable[[], Sequence[AccountStatus]] = tuple
     retry_account: Callable[[str], bool] = lambda _account: False
+    is_brief: Callable[[str], bool] = lambda _account: False
     policy: Callable[[str], AccessPolicy | None] = lambda _account: None
     restart: Callable[[], object] | None = None
+    ends: Callable[[], bool] = lambda: False
 
     async def standing(self, key: str) -> tuple[SessionRow | None, int]:
         """The conversation that a mailbox feeds, and how many rows wait in it."""
@@ -149,6 +154,9 @@ class Commanding:
         if isinstance(result, Restart):
             if self._gateway.restart is None:
                 await self._store.inbox.finish_command(row, self._replies.parts(address, NO_RESTART))
+                return
+            if self._gateway.ends():  # the first request counts
+                await self._store.inbox.finish_command(row, self._replies.parts(address, ENDS))
                 return
             await self._store.conversations.finish_restart(row, self._replies.parts(address, result.text))
             self._gateway.restart()

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
@@ -44,6 +44,8 @@ from hermes.store import Store
 from hermes.store.rows import Claim
 from hermes.tools.sending import sending_tools
 from hermes.toolset import Tool
+
+BRIEF: Final = 500  # characters or bytes of a message; with less, a list is many messages, each at the service's pace
 
 if TYPE_CHECKING:
     from hermes.agent.model import ModelDoor
@@ -150,6 +152,11 @@ class Messaging:
         configured = self._current.config.platforms.get(account)
         return None if configured is None else configured.access
 
+    def is_brief(self, account: str) -> bool:
+        """Whether an account's service takes a message of a few lines only, and so more of them one after the other."""
+        configured = self._current.config.platforms.get(account)
+        return configured is not None and configured.spec.capabilities.max_text < BRIEF
+
     def accounts(self) -> tuple[AccountStatus, ...]:
         """Each account's state."""
         return self.connections.table.snapshot(trio.current_time()) if self.connections is not None else ()
@@ -233,8 +240,9 @@ async def open_messaging(
             store, messaging.sessions, messaging,
             GatewayView(
                 store=store, model=lambda: current.config.model.primary.model, accounts=messaging.accounts,
-                retry_account=connections.retry, policy=messaging.policy,
+                retry_account=connections.retry, policy=messaging.policy, is_brief=messaging.is_brief,
                 restart=lambda: stop.request("/restart", current.config.shutdown.total_s, exit_code=RESTART_CODE),
+                ends=lambda: stop.asked and stop.exit_code != RESTART_CODE,
             ),
         ) as commanding,
     ):  # fmt: skip

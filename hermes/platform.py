@@ -9,7 +9,7 @@ the rest. The rules, and the kit that checks them: `hermes.testing.check_platfor
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -483,6 +483,9 @@ class PlatformSpec(Generic[C]):
         access: what holds of the keys that say who may speak, where an account's section leaves them out. Only a platform whose
             every event was proven by a secret of the account may open itself here.
         contract: the version of this contract that it was written for.
+        mistakes: what is wrong with an account's section though each setting is right by itself, as (key, words for a person): by
+            the configuration, and the ids that the section names under `allowed_users`, `admins`, `allow_bots`, `allowed_chats`,
+            `ignored_chats` and `free_response_chats` (`*` left out). Pure; such a section is refused before anything is opened.
     """
 
     name: str
@@ -496,3 +499,4 @@ class PlatformSpec(Generic[C]):
     manifest: Callable[[str, tuple[CommandSpec, ...]], Mapping[str, Any]] | None = None
     access: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     contract: int = 1
+    mistakes: Callable[[C, Mapping[str, frozenset[str]]], Iterable[tuple[str, str]]] | None = None

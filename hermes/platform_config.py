@@ -9,8 +9,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from hermes.access import AccessPolicy
-from hermes.access_config import RULES, read_access
+from hermes.access import EVERYBODY, AccessPolicy
+from hermes.access_config import IDS, RULES, read_access
 from hermes.decode import (
     Expanded,
     Findings,
@@ -208,7 +208,21 @@ def _read_account(
     required = read_keys(core, path, {"required": flag(), "enabled": flag()}, findings).get("required", True)
     if len(findings.problems) > before:
         return None
-    return AccountConfig(account=account, spec=spec, config=spec.config(**values), access=access, required=required)
+    found = AccountConfig(account=account, spec=spec, config=spec.config(**values), access=access, required=required)
+    for key, words in _mistakes(found):
+        findings.wrong(join(path, key), words)
+    return found if len(findings.problems) == before else None
+
+
+def _mistakes(account: AccountConfig) -> list[tuple[str, str]]:
+    """What the platform says is wrong with a section as a whole."""
+    if account.spec.mistakes is None:
+        return []
+    ids = {name: frozenset(getattr(account.access, name)) - {EVERYBODY} for name in IDS}
+    try:
+        return [(str(key), str(words)) for key, words in account.spec.mistakes(account.config, ids)]
+    except Exception as error:  # noqa: BLE001  # a plugin's hook
+        return [("platform", f"cannot say whether this section is right: {type(error).__name__}")]
 
 
 def setting_rules(spec: PlatformSpec[Any]) -> Mapping[str, Rule]:

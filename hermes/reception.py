@@ -82,6 +82,7 @@ class Reception:
         config = self._config()
         configured: AccountConfig | None = config.platforms.get(account)
         if configured is None:  # removed in this very moment: its service keeps what nobody confirmed
+            self.counts["unclaimed"] += len(events)
             raise StoreUnavailable("closed", f"{account} is not configured any more")
         good = tuple(event for event in events if self._is_good(event, account))
         place = Place(

@@ -104,6 +104,8 @@ def failure_text(failure: Failure) -> str:
         return f"This took longer than a turn may, and was ended. {_RETRY}"
     if failure.code == "quarantined":
         return f"Your message was {failure.message}. /retry tries once more."
+    if failure.code == "unreadable":  # nothing of it is in the conversation, for /retry to find
+        return "A message of yours could not be read back, and was set aside. Send it again."
     if failure.code == "not_allowed":
         return NOT_ALLOWED
     if failure.kind == "interrupted":

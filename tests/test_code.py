@@ -33,6 +33,7 @@ BOUNDARIES = {
     ("hermes/delivery/receipts.py", "Receipts._one"): "plugin hook",
     ("hermes/delivery/signs.py", "Typing._show"): "plugin hook",
     ("hermes/fetching.py", "Fetcher._store_bytes"): "plugin hook",
+    ("hermes/platform_config.py", "_mistakes"): "plugin hook",
     # The kit for tests: what a scenario raises is its finding.
     ("hermes/testing/cancellation.py", "_run.run"): "test",
     ("hermes/testing/cancellation.py", "_checked"): "test",

@@ -7,6 +7,7 @@ compared with the registry by a test.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from hermes.platform import CommandSpec
 
 COMMANDS: Final = (
     CommandSpec(name="start", help="Say hello"),
-    CommandSpec(name="help", help="What there is to type"),
+    CommandSpec(name="help", help="What there is to type, or what one command does", arguments="[command]"),
     CommandSpec(name="commands", help="The commands alone, in one list"),
     CommandSpec(name="new", help="Begin a new conversation; the old one is kept", arguments="[title]"),
     CommandSpec(name="reset", help="The same as /new", arguments="[title]"),
@@ -104,6 +105,23 @@ def list_text(names: frozenset[str] | None = None) -> str:
     """The commands alone, as markdown; those that are another name of one are left out."""
     chosen = [each for each in COMMANDS if each.name in (NAMES if names is None else names & NAMES)]
     return "\n".join(f"- {usage(each.name)} {each.help}" for each in chosen)
+
+
+def names_text(names: frozenset[str]) -> str:
+    """The commands in one line, for a service where a list of them takes long, as markdown."""
+    chosen = " ".join(f"/{each.name}" for each in COMMANDS if each.name in names & NAMES)
+    return f"Write to me in plain words, or: {chosen} (/help and a name says more)"
+
+
+def one_text(name: str) -> str:
+    """What one command does, and its other names, as markdown."""
+    other = ", ".join(f"`/{alias}`" for alias, meant in ALIASES.items() if meant == name)
+    return f"{usage(name)} {SPECS[name].help}." + (f" Also: {other}." if other else "")
+
+
+def named(word: str) -> Command | None:
+    """The command that a word names, with or without what is typed before it; None if it can be none."""
+    return parse("/" + word.lstrip(string.punctuation))
 
 
 def unknown_text(command: Command) -> str:

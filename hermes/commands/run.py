@@ -14,7 +14,7 @@ from hermes import commands
 from hermes.commands import texts
 from hermes.commands.services import Asked, Reply, Restart, Resubmit, Result, Services
 from hermes.session_keys import kind_of_chat
-from hermes.store.conversations import MAX_EXCHANGES
+from hermes.store.conversations import MAX_EXCHANGES, MOST_OWN
 from hermes.store.rows import SessionRow
 
 LISTED: Final = 20
@@ -47,12 +47,29 @@ async def _start(_asked: Asked, _services: Services) -> Result:
     return Reply(texts.START)
 
 
-async def _help(asked: Asked, _services: Services) -> Result:
-    return Reply(commands.help_text(asked.policy.usable(asked.person)))
+async def _help(asked: Asked, services: Services) -> Result:
+    if asked.arguments:
+        return _help_for(asked)
+    usable = asked.policy.usable(asked.person)
+    brief = services.gateway.is_brief(asked.address.account)
+    return Reply(commands.names_text(usable) if brief else commands.help_text(usable))
 
 
-async def _commands(asked: Asked, _services: Services) -> Result:
-    return Reply(commands.list_text(asked.policy.usable(asked.person)))
+def _help_for(asked: Asked) -> Reply:
+    """What is said of one command."""
+    about = commands.named(asked.arguments)
+    if about is None:
+        return Reply(commands.usage("help"))
+    if not about.known:
+        return Reply(f"There is no command `/{about.name}`. /help lists them.")
+    may = asked.policy.may_use(asked.person, about.name)
+    return Reply(commands.one_text(about.name) if may == "yes" else texts.restricted(about.name, may))
+
+
+async def _commands(asked: Asked, services: Services) -> Result:
+    usable = asked.policy.usable(asked.person)
+    brief = services.gateway.is_brief(asked.address.account)
+    return Reply(commands.names_text(usable) if brief else commands.list_text(usable))
 
 
 async def _new(asked: Asked, services: Services) -> Result:
@@ -146,7 +163,7 @@ def _listed(asked: Asked, rows: Sequence[SessionRow]) -> Reply:
 
 
 async def _resume(asked: Asked, services: Services) -> Result:
-    rows = await services.conversations.own(asked.key, asked.row.principal, 1000)
+    rows = await services.conversations.own(asked.key, asked.row.principal, MOST_OWN)
     if not asked.arguments:
         return _listed(asked, rows[:LISTED])
     chosen = choose(rows, asked.arguments)

@@ -119,6 +119,10 @@ class Gateway(Protocol):
         """What waits at accounts."""
         ...
 
+    def is_brief(self, account: str) -> bool:
+        """Whether long answers take long to arrive there."""
+        ...
+
     def retry_account(self, account: str) -> bool:
         """Connect an account again now; False if there is nothing to try."""
         ...

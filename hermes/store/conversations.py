@@ -7,12 +7,15 @@ so what is done here never meets a turn that begins meanwhile.
 
 from __future__ import annotations
 
+import itertools
+import re
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
+from hermes.commands import MAX_TITLE
 from hermes.events import Address, StoredContent
 from hermes.ids import new_id
 from hermes.intake import Busy, Intake, Payload
@@ -22,6 +25,8 @@ from hermes.store import cursors, inbox, outbox, sessions, steps
 from hermes.store.rows import InboxRow, SessionRow
 
 MAX_EXCHANGES = 20
+MOST_OWN = 1000  # conversations that are looked at for a name
+_NUMBERED = re.compile(r" \([0-9]{1,4}\)\Z")
 HOME = "home address"  # of an account's memory
 BACK = "restarted from"  # likewise
 
@@ -126,7 +131,10 @@ def resume(con: sqlite3.Connection, command: InboxRow, key: str, session_id: str
 def branch(
     con: sqlite3.Connection, command: InboxRow, key: str, made_id: str, title: str | None, now: float
 ) -> Outcome:
-    """Go on in a copy of the conversation that a key names; what was said so far stays as it is in the one that was copied."""
+    """Go on in a copy of the conversation that a key names; what was said so far stays as it is in the one that was copied.
+
+    Without a title the copy is numbered: two of one name could not be told apart, nor gone on with by it.
+    """
 
     def act() -> Outcome:
         session = sessions.get_open(con, key)
@@ -134,12 +142,33 @@ def branch(
             return Outcome(what="nothing")
         if _is_busy(con, command, key):
             return Outcome(what="busy")
-        made = sessions.fork(con, session.id, made_id, now, title=title, upto=None)
+        named = title
+        if named is None and session.title is not None:
+            mine = own(con, key, command.principal, MOST_OWN)
+            named = copy_title(session.title, {each.title for each in mine if each.title is not None})
+        made = sessions.fork(con, session.id, made_id, now, title=named, upto=None)
         following = _put_away(con, key, "branch", now)
         con.execute("UPDATE sessions SET key = ?, next_event = ? WHERE id = ?", (key, following, made_id))
         return Outcome(what="done", title=made.title)
 
     return once(con, command, act)
+
+
+def copy_title(title: str, taken: Collection[str]) -> str:
+    """The name of a copy: the same with the next number that no other has, `Rome (2)`, within the bound of a title. Pure.
+
+    Args:
+        title: of what is copied.
+        taken: names that there are, compared as /resume compares them.
+    """
+    used = {each.casefold() for each in taken}
+    base = _NUMBERED.sub("", title) or title
+    for number in itertools.count(2):
+        ending = f" ({number})"
+        found = base[: MAX_TITLE - len(ending)] + ending
+        if found.casefold() not in used:
+            break
+    return found
 
 
 def _is_empty(session: SessionRow) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from hermes.commands import as_typed
 from hermes.errors import RequestError
 from hermes.events import StoredContent, decode_reply, encode_reply
 from hermes.intake import HTTP, Failure, Intake, Payload, RowState, TurnEnd, decode_end, decode_payload, encode_payload
@@ -191,8 +192,9 @@ def settle(
     failure: Failure,
     session_id: str,
     now: float,
+    prefix: str = "/",
 ) -> Settled:
-    """End a row without running it."""
+    """End a row without running it; commands that its notice names begin with `prefix`."""
     con.execute("UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?", (state, reason, now, event.id))
     end = TurnEnd(
         event_id=event.event_id, session_id=session_id, state="interrupted" if state in ("interrupted", "stopped") else "failed",
@@ -203,7 +205,7 @@ def settle(
         outbox.add(
             con,
             event.address,
-            [StoredContent(text=words, failed=True)],
+            [StoredContent(text=as_typed(words, prefix), failed=True)],
             reply=event.reply,
             source="notice",
             turn_id=None,

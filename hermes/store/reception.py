@@ -117,7 +117,7 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     command = commands.parse(event.text)
     if event.kind == "button" and command is None:
         return "lapsed"  # whatever asked for it has ended
-    if command is not None and not (command.name in commands.SAYS and command.arguments):
+    if command is not None and not _says(place, event, command):
         done.commands = _keep_command(con, place, event, now) or done.commands
         return "command"
     intake = _intake(place, event)
@@ -129,6 +129,12 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     done.rows.append(intake)
     done.files = done.files or intake.fetch_s > 0
     return "accepted"
+
+
+def _says(place: Place, event: InboundEvent, command: commands.Command) -> bool:
+    """Whether a command is a message of its writer, who may say so; one that may not reads why, as of any other command."""
+    may = command.name in commands.SAYS and place.access.may_use(event.sender.id, command.name) == "yes"
+    return may and bool(command.arguments)
 
 
 def _begin_anew(

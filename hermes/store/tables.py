@@ -36,11 +36,16 @@ class Tables:
         return TakeUp(
             key=key, turn_id=turn_id, boot_id=self._boot_id, now=self._clock(), left=left,
             stale_after_s=self._config.sessions.stale_after_s, remembers=remembers, access=self._access,
+            prefix=self._prefix,
         )  # fmt: skip
 
     def _access(self, account: str) -> AccessPolicy | None:
         found = self._config.platforms.get(account)
         return None if found is None else found.access
+
+    def _prefix(self, account: str) -> str:
+        found = self._config.platforms.get(account)
+        return "/" if found is None else found.command_prefix
 
     async def _read(self, fn: Callable[..., T], *args: object, **kwargs: object) -> T:
         return await self._database.read(functools.partial(_call, fn, args, kwargs))

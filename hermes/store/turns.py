@@ -14,7 +14,7 @@ import msgspec
 
 from hermes.access import AccessPolicy, still_allowed
 from hermes.events import StoredContent
-from hermes.intake import HTTP, Failure, TurnEnd, decode_end, encode_end
+from hermes.intake import HTTP, Failure, RowState, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.session_keys import kind_of_chat
 from hermes.store import addresses, context, inbox, live_parts, pairing, responses, sessions, steps
@@ -41,6 +41,7 @@ class TakeUp:
         stale_after_s: rows of people that are older go to the model together.
         remembers: the session's agent has its history; without it a short one comes with the claim.
         access: account -> who may speak there now; None for one that is not configured (any more).
+        prefix: account -> what people type there before the name of a command.
     """
 
     key: str
@@ -51,6 +52,7 @@ class TakeUp:
     stale_after_s: float
     remembers: bool = True
     access: Callable[[str], AccessPolicy | None] = lambda _account: None
+    prefix: Callable[[str], str] = lambda _account: "/"
 
 
 def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = None) -> Next:
@@ -71,7 +73,10 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
     session = session or sessions.get_open(con, look.key)
     if session is None:
         gone = Failure(status=404, code="session_not_found", message="the session was deleted before this was answered")
-        settled += [inbox.settle(con, each, "refused", "session deleted", gone, look.key, look.now) for each in waiting]
+        settled += [
+            inbox.settle(con, each, "refused", "session deleted", gone, look.key, look.now, look.prefix(each.account))
+            for each in waiting
+        ]
         return Next(claim=None, settled=tuple(settled), more=more)
     while waiting:
         first = waiting[0]
@@ -79,7 +84,8 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
         if refusal is None:
             break
         state, reason, failure = refusal
-        settled.append(inbox.settle(con, first, state, reason, failure, session.id, look.now))  # type: ignore[arg-type]
+        prefix = look.prefix(first.account)
+        settled.append(inbox.settle(con, first, state, reason, failure, session.id, look.now, prefix))
         waiting.pop(0)
     if not waiting:
         return Next(claim=None, settled=tuple(settled), more=more)
@@ -92,7 +98,7 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
 
 def _refusal(
     con: sqlite3.Connection, event: InboxRow, look: TakeUp, session: SessionRow
-) -> tuple[str, str, Failure] | None:
+) -> tuple[RowState, str, Failure] | None:
     """Why a row is not begun, as (state, reason, failure); None when it may be."""
     if event.event_id in look.left:
         failure = Failure(
@@ -109,7 +115,7 @@ def _refusal(
         failure = Failure(status=403, code="not_allowed", message="you may not talk to me any more")
         return "refused", "not allowed any more", failure
     if not event.readable:
-        failure = Failure(status=500, code="quarantined", message="its stored content cannot be read, set aside")
+        failure = Failure(status=500, code="unreadable", message="its stored content cannot be read, set aside")
         return "quarantined", "unreadable", failure
     results = [each.tool_call_id for each in event.payload.messages if each.role == "tool"]
     if results and not event.resume:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hermes.platform import CheckReport, Host, Platform, PlatformSpec
-from platforms.discord.config import CAPABILITIES, DiscordConfig
+from platforms.discord.config import CAPABILITIES, DiscordConfig, mistakes
 
 __all__ = ["DiscordConfig", "platform"]
 
@@ -41,4 +41,5 @@ platform: PlatformSpec[DiscordConfig] = PlatformSpec(
     open=_open,
     check=_check,
     environment={"DISCORD_BOT_TOKEN": "token", "DISCORD_ALLOWED_USERS": "allowed_users"},
+    mistakes=mistakes,
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hermes.platform import Capabilities, Secret, seconds, setting, url, whole
+
+ID = re.compile(r"[0-9]{1,20}\Z")
 
 # A message has 2,000 characters (code points) and a bot's file 10 MiB (Discord's reference, "Create Message" and
 # "Uploading Files"); typing is shown for ten seconds.
@@ -51,3 +55,10 @@ class DiscordConfig:
     backfill_pages: int = setting(
         250, rule=whole(0, 1000), about="pages of 100 messages that are read at most after an outage; 0 = none"
     )
+
+
+def mistakes(_config: DiscordConfig, ids: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """What cannot work, as (key, words)."""
+    for key, named in ids.items():
+        if any(not ID.match(each) for each in named):
+            yield key, "must hold ids, which are numbers, and no names, which change hands; /whoami tells them"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hermes.platform import CheckReport, Host, Platform, PlatformSpec
-from platforms.email.config import CAPABILITIES, EmailConfig
+from platforms.email.config import CAPABILITIES, EmailConfig, mistakes
 
 __all__ = ["platform"]
 
@@ -42,4 +42,5 @@ platform = PlatformSpec(
         "EMAIL_ALLOWED_USERS": "allowed_users",
     },
     access={"dm_policy": "allowlist"},
+    mistakes=mistakes,
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hermes.platform import Capabilities, Secret, choice, seconds, setting, text, url, whole, word
 
+ADDRESS = re.compile(r"[^@\sA-Z]+@[^@\sA-Z]+\Z")
+PEOPLE = ("allowed_users", "admins", "allow_bots")
 PROXIES = ("http", "https", "socks5", "socks5h")
 SECURITY = ("tls", "starttls", "none")
 ANY_FROM = "none"  # of `authserv_id`: what a From line says is believed
@@ -78,3 +82,10 @@ def copies(config: EmailConfig) -> str:
     host = config.smtp_host.lower().rstrip(".")
     known = ("gmail.com", "googlemail.com", "office365.com", "outlook.com")
     return "server" if any(host == each or host.endswith(f".{each}") for each in known) else "append"
+
+
+def mistakes(_config: EmailConfig, ids: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """What cannot work, as (key, words)."""
+    for key in PEOPLE:
+        if any(not ADDRESS.match(each) for each in ids[key]):
+            yield key, "must hold whole addresses in lower case, such as anna@example.org"

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hermes.platform import CheckReport, Host, Platform, PlatformSpec
-from platforms.irc.config import CAPABILITIES, IrcConfig
+from platforms.irc.config import CAPABILITIES, IrcConfig, mistakes
 
 __all__ = ["IrcConfig", "platform"]
 
@@ -45,4 +45,5 @@ platform: PlatformSpec[IrcConfig] = PlatformSpec(
         "IRC_SASL_PASSWORD": "sasl_password",
         "IRC_ALLOWED_USERS": "allowed_users",
     },
+    mistakes=mistakes,
 )

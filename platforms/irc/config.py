@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hermes.decode import host_name
 from hermes.platform import Capabilities, Secret, choice, seconds, secret, setting, text, texts, url, whole, word
+
+ACCOUNT = re.compile(r"[^\s!@:*?,]{1,100}\Z")
+MASK = re.compile(r"\*![^\s!@]*@[^\sA-Z!@]+\Z")
+CHANNEL = re.compile(r"[#&+!][^\s,\x07]+(\s+[^\s,]+)?\Z")  # RFC 2812, section 1.3; and its key
+PEOPLE = ("allowed_users", "admins", "allow_bots")
+CHATS = ("allowed_chats", "ignored_chats", "free_response_chats")
 
 # A line has 512 bytes with its end (RFC 2812, section 2.3), and the server puts our own name before it when it passes it on;
 # so much is always left for words, and what a longer name takes is made up for where lines are made.
@@ -70,3 +78,20 @@ class IrcConfig:
     backfill: int = setting(
         1000, rule=whole(0, 10_000), about="messages that are read at most after an outage, where the server keeps some"
     )
+
+
+def mistakes(config: IrcConfig, ids: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """What cannot work, as (key, words)."""
+    if any(not CHANNEL.match(each) for each in config.channels):
+        yield (
+            "channels",
+            "must hold names that begin with # (in quotes: it begins a comment), each alone or with its key",
+        )
+    by_mask = config.identity == "hostmask"
+    for key in PEOPLE:
+        if any(not (MASK if by_mask else ACCOUNT).match(each) for each in ids[key]):
+            known = "masks such as *!user@host.example" if by_mask else "services accounts, as /whois shows them"
+            yield key, f"must hold {known}, and no nicks, which anybody can take"
+    for key in CHATS:
+        if any(each[0] in "#&+!" and each != each.lower() for each in ids[key]):
+            yield key, "must hold channels in lower case, as they are compared"

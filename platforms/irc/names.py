@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from platforms.irc.config import ACCOUNT
 from platforms.irc.lines import Line
 
 Identity = Literal["account", "hostmask"]
@@ -19,7 +20,6 @@ Identity = Literal["account", "hostmask"]
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _STRICT = str.maketrans(string.ascii_uppercase + "[]\\", string.ascii_lowercase + "{}|")
 _RFC1459 = str.maketrans(string.ascii_uppercase + "[]\\~", string.ascii_lowercase + "{}|^")
-_ACCOUNT = re.compile(r"[^\s!@:*?,]{1,100}\Z")
 _VALUE_ESCAPE = re.compile(r"\\x([0-9A-Fa-f]{2})")
 UNVERIFIED = "unverified:"
 MAX_TOKENS = 200
@@ -88,7 +88,7 @@ def who(line: Line, mode: Identity, nonce: str, fold: Server, *, tagged: bool) -
     if mode == "hostmask":
         return Who(f"*!{user}@{host.lower()}", verified=True)
     account = line.tags.get("account", "") if tagged else ""
-    if _ACCOUNT.match(account) and account != "0" and account.isprintable():
+    if ACCOUNT.match(account) and account != "0" and account.isprintable():
         return Who(account, verified=True)
     return Who(f"{UNVERIFIED}{fold.fold(nick)}!{user}@{host.lower()}:{nonce}", verified=False)
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from hermes.platform import CheckReport, CommandSpec, Host, Platform, PlatformSpec
-from platforms.slack.config import CAPABILITIES, SlackConfig
+from platforms.slack.config import CAPABILITIES, SlackConfig, mistakes
 
 __all__ = ["SlackConfig", "platform"]
 
@@ -53,4 +53,5 @@ platform: PlatformSpec[SlackConfig] = PlatformSpec(
         "SLACK_ALLOWED_USERS": "allowed_users",
     },
     manifest=_manifest,
+    mistakes=mistakes,
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hermes.platform import Capabilities, Secret, seconds, setting, url, whole
+
+ID = re.compile(r"([A-Z0-9]{1,40}/)?[A-Z][A-Z0-9]{0,40}\Z")
 
 # A section holds 3,000 characters, a message that is to be edited 4,000; the status of a thread is shown for two minutes
 # (Slack's reference: "Section block", "chat.update", "assistant.threads.setStatus").
@@ -55,3 +59,10 @@ class SlackConfig:
     backfill_pages: int = setting(
         40, rule=whole(0, 1000), about="pages of missed messages that are read at most after an outage; 0 = none"
     )
+
+
+def mistakes(_config: SlackConfig, ids: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """What cannot work, as (key, words)."""
+    for key, named in ids.items():
+        if any(not ID.match(each) for each in named):
+            yield key, "must hold ids such as U0123ABCD or C0123ABCD, and no names; `/hermes whoami` tells them"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hermes.platform import CheckReport, Host, Platform, PlatformSpec
-from platforms.telegram.config import CAPABILITIES, TelegramConfig
+from platforms.telegram.config import CAPABILITIES, TelegramConfig, mistakes
 
 __all__ = ["platform"]
 
@@ -38,4 +38,5 @@ platform = PlatformSpec(
         "TELEGRAM_ALLOWED_USERS": "allowed_users",
         "TELEGRAM_BASE_URL": "base_url",
     },
+    mistakes=mistakes,
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from hermes.platform import CheckReport, Host
 from platforms.telegram.api import TelegramApi
-from platforms.telegram.config import TelegramConfig
+from platforms.telegram.config import NO_URL, TelegramConfig
 from platforms.telegram.connection import who
 
 
@@ -41,7 +41,7 @@ def _about_hook(hook: dict[str, Any], config: TelegramConfig, facts: list[str], 
     url, wanted = str(hook.get("url") or ""), (config.webhook_url or "").rstrip("/")
     if config.mode == "webhook":
         if not wanted:
-            missing.append("`mode: webhook` needs `webhook_url`: where Telegram reaches this gateway, by https")
+            missing.append(NO_URL)
         elif not url:
             facts.append("no webhook is set yet; `hermes serve` sets it at its start")
         elif not url.startswith(f"{wanted}/"):

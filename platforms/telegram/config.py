@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hermes.platform import Capabilities, Secret, choice, seconds, secret, setting, url
 
+ID = re.compile(r"-?[1-9][0-9]{0,18}\Z")
+SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}\Z")
+NO_URL = "`mode: webhook` needs `webhook_url`: where Telegram reaches this gateway, by https"
+OTHER_SIGNS = "`webhook_secret` may have A-Z, a-z, 0-9, _ and - only"
 PROXIES = ("http", "https", "socks5", "socks5h")
 
 CAPABILITIES = Capabilities(
@@ -41,3 +47,14 @@ class TelegramConfig:
     quiet_s: float = setting(
         900.0, rule=seconds(36_000), about="after so long without an update we ask whether any wait"
     )
+
+
+def mistakes(config: TelegramConfig, ids: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """What cannot work, as (key, words)."""
+    if config.mode == "webhook" and config.webhook_url is None:
+        yield "webhook_url", f"is missing: {NO_URL}"
+    if config.webhook_secret is not None and not SECRET.match(config.webhook_secret.reveal()):
+        yield "webhook_secret", f"cannot be used: {OTHER_SIGNS}"
+    for key, named in ids.items():
+        if any(not ID.match(each) for each in named):
+            yield key, "must hold ids, which are numbers, and no @names, which change hands; /whoami tells them"

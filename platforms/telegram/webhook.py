@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -26,7 +25,7 @@ from hermes.errors import (
 )
 from hermes.platform import Host, Inbox, WebRequest, WebResponse
 from platforms.telegram.api import CALL_S, CONFLICT_S, TelegramApi
-from platforms.telegram.config import TelegramConfig
+from platforms.telegram.config import NO_URL, OTHER_SIGNS, SECRET, TelegramConfig
 from platforms.telegram.reading import read
 from platforms.telegram.translate import UPDATES
 from platforms.telegram.words import Me
@@ -35,7 +34,6 @@ HEADER = "x-telegram-bot-api-secret-token"
 CHECK_S = 60.0
 AT_ONCE = 10  # connections that Telegram may open to us
 MAX_UPDATE = 1_048_576
-_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}\Z")
 _PASSES = ("resolve", "timed out", "timeout", "connection")  # of a webhook that Telegram would not have today
 
 
@@ -105,7 +103,7 @@ async def receive(api: TelegramApi, inbox: Inbox, *, config: TelegramConfig, hos
 def reachable(config: TelegramConfig) -> str:
     """Where Telegram reaches the gateway. Raises PlatformRefused if that is not configured."""
     if config.webhook_url is None:
-        raise PlatformRefused("`mode: webhook` needs `webhook_url`: where Telegram reaches this gateway, by https")
+        raise PlatformRefused(NO_URL)
     return config.webhook_url.rstrip("/")
 
 
@@ -114,8 +112,8 @@ def secret_of(config: TelegramConfig) -> str:
     if config.webhook_secret is None:
         return hmac.new(config.token.reveal().encode(), b"hermes: telegram webhook", hashlib.sha256).hexdigest()
     secret = config.webhook_secret.reveal()
-    if not _SECRET.match(secret):
-        raise PlatformRefused("`webhook_secret` may have A-Z, a-z, 0-9, _ and - only")
+    if not SECRET.match(secret):
+        raise PlatformRefused(OTHER_SIGNS)
     return secret
 
 

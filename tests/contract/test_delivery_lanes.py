@@ -334,6 +334,27 @@ async def test_a_limit_of_the_account_stops_all_its_chats_and_no_other_account(
         assert len(place.platform.calls) == 52
 
 
+async def test_a_limit_of_the_account_stops_every_kind_of_request(tmp_path: Path, clock: MockClock) -> None:
+    every = can(typing_every_s=4, drafts=True, edits=True, reactions=True)
+    async with open_delivering(tmp_path, clock, capabilities=every) as place:
+        place.set(receipts="reaction")
+        async with place.delivery.open_live(B, turn_id="t") as live, place.delivery.open_typing(B):
+            live.update("it is")
+            await place.until_shown("it is", chat=B.chat)
+            place.platform.next("a", refuses(RateLimited("flood", retry_after_s=30, scope="account")))
+            await place.post("1")
+            began = trio.current_time()
+            await trio.sleep(0.01)
+            asked = len(place.platform.calls)
+            live.update("it is being written")
+            await place.accept("7")
+            await trio.sleep(28)
+            assert len(place.platform.calls) == asked
+            await place.until_shown("it is being written", chat=B.chat)
+            await place.until("live", "sent")
+        assert trio.current_time() - began >= 30
+
+
 async def test_a_limit_of_one_method_leaves_the_others(tmp_path: Path, clock: MockClock) -> None:
     async with open_delivering(tmp_path, clock, capabilities=can(edits=True, drafts=True)) as place:
         async with place.delivery.open_live(B, turn_id="t") as live:

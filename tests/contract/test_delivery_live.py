@@ -45,6 +45,27 @@ async def test_two_hundred_words_a_second_are_one_edit_a_second(tmp_path: Path, 
         assert message.content.final
 
 
+async def test_replies_in_one_chat_share_one_edit_a_second(tmp_path: Path, clock: MockClock) -> None:
+    """People in a group and its threads are answered at the same time; what the service counts is the chat."""
+    thread = Address(account=A.account, chat=A.chat, thread="5")
+    other = Address(account=A.account, chat="elsewhere")
+    async with open_delivering(tmp_path, clock, capabilities=LIVE) as place:
+        open_live = place.delivery.open_live
+        async with (
+            open_live(A, turn_id="1") as one, open_live(thread, turn_id="2") as two, open_live(A, turn_id="3") as three,
+            open_live(other, turn_id="4") as four,
+        ):  # fmt: skip
+            for number in range(2000):
+                for live in (one, two, three, four):
+                    live.update(f"as of {number}")
+                await trio.sleep(0.005)
+        drafts = place.platform.asked("a")
+        assert all(later - earlier >= 1 for earlier, later in pairwise(drafts))
+        assert 8 <= len(drafts) <= 11
+        assert 8 <= len(place.platform.asked("elsewhere")) <= 11  # which waits for nobody here
+        assert len(place.platform.asked("a", "send")) == 3  # each of them is shown
+
+
 async def test_the_row_is_committed_before_anything_is_shown_and_the_receipt_after(
     tmp_path: Path, clock: MockClock
 ) -> None:

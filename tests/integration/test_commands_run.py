@@ -13,12 +13,17 @@ import trio
 from hermes.access import AccessPolicy, CommandPolicy
 from hermes.accounts import AccountRecord, AccountStatus
 from hermes.commanding import BACK, Commanding, GatewayView, open_commanding
+from hermes.commands import as_typed
 from hermes.events import Address, Button, InboundEvent, Person, StoredContent, decode_content
+from hermes.ids import new_id
 from hermes.platform_config import AccountConfig
 from hermes.replies import Buttons
+from hermes.store import open_store
 from hermes.store.reception import Place
 from hermes.testing.door import Say, ScriptedDoor
-from hermes.testing.spine import Spine, open_spine
+from hermes.testing.spine import Spine, config_for, intake, open_spine
+from platforms.irc.config import MAX_TEXT as IRC_TEXT
+from platforms.slack import platform as slack
 from platforms.telegram import platform as telegram
 
 ANNA, BEN, OWNER = Person("7", "Anna"), Person("8", "Ben"), Person("1", "Owner")
@@ -57,6 +62,7 @@ class World:
     accounts: tuple[AccountStatus, ...]
     commanding: Commanding | None = None
     restarts: int = 0
+    brief: bool = False
     retried: list[str] = field(default_factory=list)
     seen: int = 0
     events: int = 0
@@ -124,7 +130,7 @@ async def opened(
 
         view = GatewayView(
             store=spine.store, model=lambda: "small", accounts=lambda: world.accounts, retry_account=retry,
-            policy=lambda name: policy if name == "tg" else None, restart=restart,
+            policy=lambda name: policy if name == "tg" else None, restart=restart, is_brief=lambda _name: world.brief,
         )  # fmt: skip
         if not commands:
             yield world
@@ -145,6 +151,29 @@ async def test_words_are_answered_and_commands_are_no_words(tmp_path: Path) -> N
         assert await world.say("/dance") == "There is no command `/dance`. /help lists them. (It was not passed on.)"
         assert len(door.requests) == 1
         assert await world.states() == [("message", "answered"), *[("command", "command")] * 4]
+
+
+async def test_help_is_one_line_where_a_list_takes_long_and_tells_of_one_command(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        assert (
+            await world.say("/help new")
+            == "`/new [title]` Begin a new conversation; the old one is kept. Also: `/reset`."
+        )
+        assert (await world.say("/help !FORK x")).startswith("`/branch [title]` Go on in a copy")
+        assert "for admins" in await world.say("/help restart")
+        assert (await world.say("/help restart", OWNER)).startswith("`/restart` Finish")
+        assert await world.say("/help dance") == "There is no command `/dance`. /help lists them."
+        assert await world.say("/help ???") == "`/help [command]`"
+        assert "`/restart`" not in await world.say("/commands")
+        assert "`/restart`" in await world.say("/commands", OWNER)
+        world.brief = True
+        for command in ("/help", "/commands"):
+            said = await world.say(command)
+            assert said.startswith("Write to me in plain words, or: /start /help ")
+            assert "\n" not in said
+            assert "/restart" not in said
+            assert len(as_typed(said, "!").encode()) <= IRC_TEXT
+            assert "/restart" in await world.say(command, OWNER)
 
 
 async def test_a_new_conversation_forgets_and_the_old_one_is_gone_on_with(tmp_path: Path) -> None:
@@ -188,6 +217,31 @@ async def test_new_ends_what_runs_and_what_came_after_it_is_new(tmp_path: Path) 
         found = await world.spine.rows("SELECT state FROM inbox WHERE kind = 'message' ORDER BY id")
         assert [state for (state,) in found] == ["stopped", "stopped", "answered"]
         assert await world.conversation() == ["after", "echo: after"]
+
+
+async def test_stop_ends_what_came_before_it_and_nothing_after(tmp_path: Path) -> None:
+    hold = trio.Event()
+    door = ScriptedDoor([Say(text="old", hold=hold)])
+    async with opened(tmp_path, door) as world:
+        await world.bring("one")
+        await door.asking.wait()
+        await world.bring("waits")
+        await world.bring("/stop", hint=False)
+        await world.bring("after")
+        assert world.commanding is not None
+        world.commanding.wake()
+        assert await world.next() == "Stopped."
+        assert await world.next() == "echo: after"
+        found = await world.spine.rows("SELECT state FROM inbox WHERE kind = 'message' ORDER BY id")
+        assert [state for (state,) in found] == ["stopped", "stopped", "answered"]
+
+
+async def test_what_goes_on_at_another_place_is_not_taken_from_there(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.say("one")
+        await world.say("/title Rome")
+        assert "goes on at another place" in await world.say("/resume Rome", **ROOM)
+        assert await world.conversation() == ["one", "echo: one"]
 
 
 async def test_rows_of_a_mailbox_wait_for_its_command_and_others_do_not(tmp_path: Path) -> None:
@@ -259,6 +313,40 @@ async def test_a_branch_is_a_copy_and_what_it_was_made_of_stays(tmp_path: Path) 
         assert places == [1, 2]
         await world.say("/resume 2")
         assert await world.conversation() == ["one", "echo: one"]
+
+
+async def test_copies_have_names_of_their_own(tmp_path: Path) -> None:
+    """Two of one name could not be gone on with by it."""
+    async with opened(tmp_path) as world:
+        await world.say("one")
+        assert "called" not in await world.say("/branch")  # what has no name gets none
+        await world.say("/title Rome")
+        assert r"called Rome \(2\)." in await world.say("/branch")
+        assert r"called Rome \(3\)." in await world.say("/branch")
+        assert "Going on with Rome" in await world.say("/resume rome")
+        assert r"called Rome \(4\)." in await world.say("/branch")
+        assert r"Going on with Rome \(3\)" in await world.say("/resume Rome (3)")
+
+
+async def test_notices_name_commands_as_people_type_them(tmp_path: Path) -> None:
+    """What is said of a row that is set aside is written by the store itself."""
+    account = AccountConfig(account="sl", spec=slack, config=None, access=POLICY)
+    config = config_for(tmp_path, platforms={"sl": account})
+    deadly = intake("hi", "sl:dm:7", mode="detached", principal="sl:7", account="sl", chat="7")
+    for _ in range(2):  # each process dies with its turn
+        async with open_store(tmp_path / "hermes.db", config, new_id("boot")) as store:
+            await store.inbox.accept(deadly)
+            assert (await store.turns.take_up("sl:dm:7", new_id("turn"), frozenset(), remembers=False)).claim
+    async with open_store(tmp_path / "hermes.db", config, new_id("boot")) as store:
+        await store.inbox.accept(intake("x", "sl:dm:7", mode="detached", principal="sl:7", account="sl", chat="7"))
+        spoil = "UPDATE inbox SET payload = x'00' WHERE state = 'pending' AND attempts = 0"
+        assert await store.database.write(lambda con: con.execute(spoil).rowcount) == 1
+        assert not (await store.turns.take_up("sl:dm:7", new_id("turn"), frozenset(), remembers=False)).claim
+        rows = await store.database.read(lambda con: con.execute("SELECT content FROM outbox ORDER BY id").fetchall())
+    assert [decode_content(content).text for (content,) in rows] == [
+        "Your message was interrupted three times, set aside. !retry tries once more.",
+        "A message of yours could not be read back, and was set aside. Send it again.",
+    ]
 
 
 async def test_nobody_sees_or_takes_the_conversations_of_others(tmp_path: Path) -> None:
@@ -370,6 +458,7 @@ async def test_commands_for_admins_are_refused_to_others_and_say_so(tmp_path: Pa
         assert (world.restarts, world.retried) == (0, [])
         said = await world.say("/whoami")
         assert "You are `7` at `tg`." in said
+        assert "its conversation `tg:dm:7`" in said
         assert "`/restart`" in said
         assert "an admin" in await world.say("/whoami", OWNER)
 
@@ -379,6 +468,8 @@ async def test_accounts_are_shown_and_tried_again(tmp_path: Path) -> None:
         assert await world.say("/platforms") == "- `tg`: connecting"
         told = await world.say("/platforms", OWNER)
         assert told.startswith("- `tg`: connecting, for 5 s\n  - 1 part is to be sent, the oldest for ")
+        for command in ("/platform", "/platform list"):
+            assert (await world.say(command, OWNER)).startswith("- `tg`: connecting, for 5 s")
         assert "no such account" in await world.say("/platform retry other", OWNER)
         assert "says what came of it" in await world.say("/platform \u2014retry tg", OWNER)
         assert world.retried == ["tg"]
@@ -453,10 +544,18 @@ async def test_whose_a_conversation_is_is_asked_where_it_is_taken(tmp_path: Path
 
 
 async def test_rights_that_were_taken_back_hold_for_what_waits(tmp_path: Path) -> None:
-    async with opened(tmp_path, commands=False, policy=AccessPolicy(admins=frozenset({"1"}))) as world:
-        world.policy = POLICY  # what held when the message came
-        await world.bring("delete everything", OWNER, hint=False)
-        assert await world.spine.rows("SELECT may_change FROM inbox") == [(1,)]
-        found = await world.spine.store.turns.take_up("tg:dm:1", "turn_x", frozenset(), remembers=False)
+    now = AccessPolicy(admins=frozenset({"1"}))
+    account = AccountConfig(account="tg", spec=telegram, config=None, access=now)
+    place = Place(
+        account="tg", platform="fake", access=POLICY, busy="queue", pairing_text=str
+    )  # what held when it came
+    event = InboundEvent(
+        id="1", address=Address("tg", "1"), chat_kind="dm", sender=OWNER, text="delete everything", to_us=True
+    )
+    async with open_store(tmp_path / "hermes.db", config_for(tmp_path, platforms={"tg": account}), "boot") as store:
+        await store.inbox.deliver(place, [event], {})
+        asked = store.database.read(lambda con: con.execute("SELECT may_change FROM inbox").fetchall())
+        assert await asked == [(1,)]
+        found = await store.turns.take_up("tg:dm:1", "turn_x", frozenset(), remembers=False)
         assert found.claim is not None
         assert found.claim.rows[0].may_change is False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -59,6 +61,40 @@ async def test_a_code_lets_in_whom_it_was_told_to_once(tmp_path: Path) -> None:
         assert (await actions["pairing-revoke"]({"account": "tg", "person": "9"}))["allowed"] is False
         with pytest.raises(RequestError):
             await actions["pairing-revoke"]({"account": "tg", "person": "9"})
+
+
+async def test_who_is_shut_out_is_not_let_in_by_a_code_that_waits(tmp_path: Path) -> None:
+    clock = Clock()
+    async with opened(tmp_path, clock) as store:
+        first = await offer(store, "9", clock)
+        await store.accounts.approve("tg", str(first))
+        second = await offer(store, "9", clock)
+        assert second is not None
+        assert await store.accounts.revoke("tg", "9")
+        with pytest.raises(RequestError):
+            await store.accounts.approve("tg", second)
+        assert not await store.accounts.is_paired("tg", "9")
+
+
+async def test_every_code_that_waits_is_compared_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long a guess takes tells nothing of the code, nor of whose it is."""
+    compared: list[bool] = []
+
+    def compare(one: str, other: str) -> bool:
+        compared.append(hmac.compare_digest(one, other))
+        return compared[-1]
+
+    monkeypatch.setattr(pairing, "hmac", SimpleNamespace(compare_digest=compare))
+    clock = Clock()
+    async with opened(tmp_path, clock) as store:
+        codes = [await offer(store, person, clock) for person in "abc"]
+        assert await store.accounts.approve("tg", str(codes[0])) == "a"
+        assert sorted(compared) == [False, False, True]  # also after the one that was meant
+        with pytest.raises(RequestError):
+            await store.accounts.approve("tg", "WRONG")
+        assert compared[3:] == [False, False]
 
 
 async def test_a_code_is_told_seldom_to_few_and_lives_for_an_hour(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from hermes.access import AccessPolicy
+from hermes.access import AccessPolicy, CommandPolicy
 from hermes.errors import RequestError, StoreUnavailable
-from hermes.events import Address, InboundEvent, Person, Quoted, ReplyRef
+from hermes.events import Address, AttachmentRef, InboundEvent, Person, Quoted, ReplyRef
 from hermes.ids import new_id
 from hermes.intake import TurnEnd
 from hermes.messages import assistant
@@ -194,6 +194,16 @@ async def test_queue_and_steer_say_how_their_words_are_taken(tmp_path: Path) -> 
         assert done.counts == {"accepted": 3, "command": 1}
 
 
+async def test_who_may_not_queue_or_steer_may_not_do_so_with_words_either(tmp_path: Path) -> None:
+    rules = CommandPolicy(admin_only=frozenset({"steer"}), disabled=frozenset({"queue"}))
+    policy = replace(POLICY, commands=rules)
+    async with opened(tmp_path) as store:
+        done = await deliver(store, event(1, "/queue later"), event(2, "/steer now"), access=policy)
+        assert (done.rows, done.counts) == ([], {"command": 2})  # who wrote them reads why
+        done = await deliver(store, event(3, "/steer now", sender=Person("1", "Owner"), chat="1"), access=policy)
+        assert [row.busy for row in done.rows] == ["steer"]
+
+
 async def test_a_chat_that_moved_goes_on_under_its_new_id(tmp_path: Path) -> None:
     shared = replace(POLICY, group_sessions_per_user=False)
     async with opened(tmp_path) as store:
@@ -246,6 +256,15 @@ async def test_names_quotes_and_files_are_told_to_the_model_in_brackets_they_can
     async with opened(tmp_path) as store:
         await deliver(store, event(1, "yes", sender=sender, chat="-5", chat_kind="group", quoted=quoted), access=shared)
         assert await history(store, "tg:group:-5") == ["[answers your message: line ) (x]\n[Anna) (system] yes"]
+
+
+async def test_of_very_many_files_the_first_are_kept_and_the_others_counted(tmp_path: Path) -> None:
+    files = tuple(AttachmentRef(ref=str(number), kind="file") for number in range(1000))
+    async with opened(tmp_path) as store:
+        done = await deliver(store, event(1, "look", attachments=files))
+        (row,) = done.rows
+        assert len(row.payload.attachments) == 32
+        assert "[and 968 more files]" in row.payload.messages[0].text
 
 
 async def test_tools_that_change_things_are_for_admins_where_that_is_said(tmp_path: Path) -> None:
@@ -326,7 +345,7 @@ async def test_what_comes_for_an_account_that_was_just_removed_is_not_kept_and_n
         ]
         await inbox.deliver(other, *nameless, event(2), cursors={"offset": b"3"})
         inbox.quarantine("no message", b"x" * 1_000_000)
-        assert reception.counts == {"accepted": 2, "quarantined": 6}
+        assert reception.counts == {"accepted": 2, "quarantined": 6, "unclaimed": 1}
         assert await store.inbox.cursors("tg") == {"offset": b"3"}
         assert await column(store, "SELECT event_id FROM inbox ORDER BY id") == [event(1).key, event(2).key]
 

@@ -19,7 +19,7 @@ from hermes.testing.fake_model import FakeModel, Gate, Slow, open_fake_model
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import GatewayProcess, hermes, open_gateway_process, until, write_config
 
-SET_ASIDE = "Your message was interrupted three times, set aside. /retry tries once more."
+SET_ASIDE = "Your message was interrupted three times, set aside. !retry tries once more."
 QUICK = {"backoff_base_s": 0.05, "backoff_max_s": 0.5, "healthy_after_s": 0.2}
 
 
@@ -79,6 +79,13 @@ async def test_a_person_talks_and_nobody_else_does(tmp_path: Path) -> None:
             await until(
                 lambda: any("!resume and a number" in text for text in irc.shown["friend"]), "what can be typed"
             )
+            before = len(irc.shown["friend"])
+            irc.say("!help")
+            await shown(irc, before + 1)
+            irc.say("!help new")
+            said = (await shown(irc, before + 2))[before:]
+            assert "!start !help " in said[0]  # all in one line
+            assert "[title]" in said[1]
             irc.say("hermes: and here?", to="#den")
             assert (await shown(irc, 3, of="#den"))[0] == "friend: \x02Yes\x02"
             sent = await hermes(home, "send", "--to", "irc:#den", "from the *command* line")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hermes.received import DIGITS, FOLDER
 from hermes.testing.fake_discord import FakeDiscord, open_fake_discord
 from hermes.testing.fake_model import FakeModel, Hang, Status, open_fake_model
 from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault, open_fake_telegram
 from hermes.testing.fake_wire import Reply
 from hermes.testing.gateway_process import hermes, open_gateway_process, until, write_config
+from hermes.testing.messaging_process import look
 
 JPEG = b"\xff\xd8\xff\xe0" + os.urandom(200_000)
 
@@ -74,10 +77,50 @@ async def test_photos_reach_the_model_and_a_model_that_cannot_see_is_told(tmp_pa
             await until(lambda: len(telegram.texts(7)) == 4, "an answer in words")
             assert seen(model) == []
             assert "cannot see it" in str(model.requests[-1].body["messages"])
+            fetched = telegram.counts["getfile"]
+            photo(telegram, "unseen", JPEG + b"unseen")
+            await until(lambda: len(telegram.texts(7)) == 5, "an answer to what nobody sees")
+            assert telegram.counts["getfile"] == fetched
             assert await gateway.terminate() == 0
         database = b"".join(each.read_bytes() for each in home.glob("hermes.db*"))
         assert base64.b64encode(JPEG)[:60] not in database
         assert JPEG[4:64] not in database
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_what_is_old_goes_and_what_cannot_be_looked_at_harms_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    old, new = "ab" + "0" * 62, "cd" + "0" * 62
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="yes")) as model:
+        write_config(home, sections(telegram, model))
+        async with open_gateway_process(home) as gateway:
+            telegram.write(7, "hi")
+            await until(lambda: telegram.texts(7), "an answer")
+            await until(lambda: look(home, "SELECT 1 FROM outbox WHERE state = 'sent'"), "it is written down")
+            assert await gateway.terminate() == 0
+        kept = [home / "blobs" / each[:2] / each for each in (old, new)]
+        saved = home / "workspace" / FOLDER / ("a" * DIGITS) / "report.pdf"
+        for path in (*kept, saved):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        for path in (kept[0], saved):
+            os.utime(path, (1.0, 1.0))
+        config = sections(telegram, model)
+        config["retention"] = {"finished_rows_s": 1, "blobs_s": 3600, "sweep_s": 1}
+        write_config(home, config)
+        async with open_gateway_process(home) as gateway:
+            await until(lambda: not kept[0].exists() and not saved.exists(), "old files are gone", within_s=20)
+            await until(lambda: not look(home, "SELECT 1 FROM outbox"), "old rows are gone", within_s=20)
+            assert kept[1].exists()
+            assert await gateway.terminate() == 0
+        shutil.rmtree(home / "blobs")
+        (home / "blobs").write_bytes(b"no directory")
+        async with open_gateway_process(home) as gateway:
+            telegram.write(7, "still there?")
+            await until(lambda: len(telegram.texts(7)) == 2, "an answer")
+            await until(lambda: "blobs.sweep_waits" in gateway.log, "a sweep that met it")
+            assert (await gateway.client.get("/ready")).status_code == 200
+            assert await gateway.terminate() == 0
 
 
 @pytest.mark.wall_clock_s(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 from collections import Counter
@@ -85,6 +86,31 @@ async def test_a_person_talks_through_a_stop_and_what_waited_is_answered(tmp_pat
             assert (await answered(telegram, 7, 4))[3] == "Yes & no"
         assert telegram.most_polling <= 2  # a poll of the process before may not have been noticed to be gone
         assert len(telegram.texts(7)) == 4
+
+
+@pytest.mark.wall_clock_s(60)
+async def test_what_did_not_arrive_is_sent_after_all_or_given_up_by_hand(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with open_fake_telegram() as telegram, open_fake_model(default=Reply(text="yes")) as model:
+        write_config(home, sections(telegram, model))
+        async with open_gateway_process(home) as gateway:
+            telegram.gone["8"] = "Bad Request: chat not found"
+            for text in ("one", "two"):
+                await hermes(home, "send", "--to", "telegram:8", text)
+                await until(lambda: look(home, "SELECT 1 FROM outbox WHERE state = 'rejected'"), "a dead letter")
+            listed = json.loads((await hermes(home, "outbox", "list", "--json")).stdout)["parts"]
+            keys = {each["text"]: each["key"] for each in listed}
+            assert {each["state"] for each in listed} == {"rejected"}
+            assert (await hermes(home, "outbox", "drop", keys["two"])).stdout == "given up\n"
+            del telegram.gone["8"]
+            assert (await hermes(home, "outbox", "retry", keys["one"])).stdout == "it is sent again\n"
+            assert await answered(telegram, 8, 1) == ["one"]
+            for action in ("retry", "drop"):
+                wrong = await hermes(home, "outbox", action, keys["two"])
+                assert (wrong.returncode, wrong.stdout) == (1, "")
+                assert "no part" in wrong.stderr
+            assert "everything has arrived" in (await hermes(home, "outbox", "list")).stdout
+            assert await gateway.terminate() == 0
 
 
 @pytest.mark.wall_clock_s(60)

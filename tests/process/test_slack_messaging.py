@@ -216,7 +216,7 @@ async def test_nothing_is_lost_and_nothing_shown_twice_when_the_process_is_kille
         for chat, count in written.items():  # read back by their metadata: none is shown twice, and none bears a mark
             shown = slack.shown(chat)
             assert len(shown) == count
-            assert all(each == "an answer" or "/retry" in each for each in shown)  # what died three times is set aside
+            assert all(each == "an answer" or "!retry" in each for each in shown)  # what died three times is set aside
 
 
 async def _moment(slack: FakeSlack, model: FakeModel, chance: random.Random, number: int) -> None:

@@ -52,6 +52,7 @@ EVENTS = st.builds(
 def event(sender: str = "1", kind: ChatKind = "dm", chat: str = "c", **more: Any) -> InboundEvent:
     thread = more.pop("thread", None)
     person = Person(sender, more.pop("name", ""), more.pop("bot", False))
+    more["kind"] = more.pop("kind_of", "message")
     return InboundEvent(id="e", address=Address("telegram", chat, thread), chat_kind=kind, sender=person, **more)
 
 
@@ -125,6 +126,31 @@ def test_who_is_answered(policy: AccessPolicy, found: InboundEvent, paired: bool
 )
 def test_a_conversation_is_named_by_its_place(found: InboundEvent, key: str) -> None:
     assert session_key(AccessPolicy(), found) == key
+
+
+@pytest.mark.parametrize(
+    ("groups_apart", "threads_apart", "in_group", "in_thread"),
+    [
+        (True, False, "telegram:group:-5:user 7", "telegram:group:-5:3"),
+        (True, True, "telegram:group:-5:user 7", "telegram:group:-5:3:user 7"),
+        (False, True, "telegram:group:-5", "telegram:group:-5:3"),
+        (False, False, "telegram:group:-5", "telegram:group:-5:3"),
+    ],
+)
+def test_whose_a_conversation_in_a_group_is_can_be_chosen(
+    groups_apart: bool, threads_apart: bool, in_group: str, in_thread: str
+) -> None:
+    policy = AccessPolicy(group_sessions_per_user=groups_apart, thread_sessions_per_user=threads_apart)
+    assert session_key(policy, event("7", "group", "-5")) == in_group
+    assert session_key(policy, event("7", "group", "-5", thread="3")) == in_thread
+    assert session_key(policy, event("7", "dm", "7", thread="3")) == "telegram:dm:7:3"
+
+
+def test_a_button_is_pressed_in_a_group_without_a_mention_by_who_may_speak_alone() -> None:
+    policy = AccessPolicy(allowed_users=frozenset({"7"}))
+    assert judge(policy, event("7", "group", "-5", kind_of="button"), paired=False).kind == "answer"
+    assert judge(policy, event("7", "group", "-5"), paired=False).kind == "context"
+    assert judge(policy, event("8", "group", "-5", kind_of="button"), paired=False).kind == "ignore"
 
 
 @given(POLICIES, EVENTS, EVENTS)

@@ -48,6 +48,14 @@ def test_there_are_samples() -> None:
     assert len(SAMPLES) >= 10
 
 
+def test_what_a_webhook_says_is_said_by_a_program_whatever_its_author_says_of_itself() -> None:
+    sample = json.loads((SAMPLES[0].parent / "webhook_with_embed.json").read_bytes())["message"]
+    sample["author"] = {**sample["author"], "bot": False}
+    event = message_event(msgspec.convert(sample, Message), Place(sample["channel_id"], 1), "a", ME)
+    assert event is not None
+    assert event.sender.bot
+
+
 def test_an_edit_names_its_message_and_a_preview_is_none() -> None:
     sample = json.loads((SAMPLES[0].parent / "direct.json").read_bytes())["message"]
     place = Place(sample["channel_id"], 1)
