@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -113,7 +113,7 @@ class Day:
 
 
 @pytest.mark.wall_clock_s(150)
-async def test_two_accounts_end_at_every_step_and_leave_nothing(full: bool) -> None:
+async def test_two_accounts_end_at_every_step_and_leave_nothing(full: bool, record: Callable[..., None]) -> None:
     day = Day()
 
     async def survivor() -> None:
@@ -145,12 +145,20 @@ async def test_two_accounts_end_at_every_step_and_leave_nothing(full: bool) -> N
         ),
         seeds=range(40 if full else 4),
     )
+    record(
+        "Cancellation matrix",
+        "connections: two accounts end at every step and leave nothing",
+        steps=report.steps,
+        endings=report.runs,
+    )
     assert report.steps > 60
     assert day.runs > report.runs
 
 
 @pytest.mark.wall_clock_s(60)
-async def test_a_root_cancel_at_every_step_while_shielded_sends_are_out(full: bool) -> None:
+async def test_a_root_cancel_at_every_step_while_shielded_sends_are_out(
+    full: bool, record: Callable[..., None]
+) -> None:
     """Holders that shield themselves finish within the grace; the connection is closed after them, never under them."""
 
     async def scenario() -> None:
@@ -186,5 +194,11 @@ async def test_a_root_cancel_at_every_step_while_shielded_sends_are_out(full: bo
 
     report = await cancel_at_every_step(
         scenario, ways=("cancel", "deadline", "sibling"), seeds=range(40 if full else 4)
+    )
+    record(
+        "Cancellation matrix",
+        "connections: a root cancel at every step while shielded sends are out",
+        steps=report.steps,
+        endings=report.runs,
     )
     assert report.steps > 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 
@@ -18,7 +20,9 @@ TO = Address("discord", DM)
 
 
 @pytest.mark.wall_clock_s(120)
-async def test_opening_and_sending_ended_at_each_step_leave_nothing_and_show_each_key_once(full: bool) -> None:
+async def test_opening_and_sending_ended_at_each_step_leave_nothing_and_show_each_key_once(
+    full: bool, record: Callable[..., None]
+) -> None:
     async with open_fake_discord() as discord, open_test_host("discord", clock=discord.clock) as host:
         config = DiscordConfig(token=Secret(discord.token), base_url=discord.base_url)
         discord.files["1/a"] = b"x" * 1000
@@ -38,13 +42,19 @@ async def test_opening_and_sending_ended_at_each_step_leave_nothing_and_show_eac
         report = await cancel_at_every_step(
             scenario, check=check, ways=("cancel", "deadline", "sibling"), stride=1 if full else 3
         )
+        record(
+            "Cancellation matrix",
+            "Discord: opening and sending ended at each step leave nothing and show each key once",
+            steps=report.steps,
+            endings=report.runs,
+        )
         assert report.runs > 30
         await scenario()
         assert discord.shown() == ["same"]
 
 
 @pytest.mark.wall_clock_s(120)
-async def test_receiving_ended_at_each_step_loses_nothing(full: bool) -> None:
+async def test_receiving_ended_at_each_step_loses_nothing(full: bool, record: Callable[..., None]) -> None:
     async with (
         open_fake_discord(identifies_left=100_000) as discord,
         open_test_host("discord", clock=discord.clock) as host,
@@ -78,6 +88,12 @@ async def test_receiving_ended_at_each_step_loses_nothing(full: bool) -> None:
             ways=("cancel", "sibling"),
             stride=1 if full else 5,
             tolerate=(PlatformUnavailable,),
+        )
+        record(
+            "Cancellation matrix",
+            "Discord: receiving ended at each step loses nothing",
+            steps=report.steps,
+            endings=report.runs,
         )
         assert report.runs > 20
         assert len(discord.gateway.identifies) == 1  # each restart has resumed

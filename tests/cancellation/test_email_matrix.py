@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 
@@ -26,7 +28,9 @@ def config(fake: FakeMail, sent_copy: str) -> EmailConfig:
 
 
 @pytest.mark.wall_clock_s(120)
-async def test_opening_sending_finding_and_fetching_ended_at_each_step_leave_nothing(full: bool) -> None:
+async def test_opening_sending_finding_and_fetching_ended_at_each_step_leave_nothing(
+    full: bool, record: Callable[..., None]
+) -> None:
     async with open_fake_mail() as fake, open_test_host("email") as host:
         fake.keeps_copies = True
         fake.arrive(b"Content-Type: application/x\nContent-Disposition: attachment\n\n" + FILE)
@@ -53,13 +57,19 @@ async def test_opening_sending_finding_and_fetching_ended_at_each_step_leave_not
         report = await cancel_at_every_step(
             scenario, check=check, ways=("cancel", "deadline", "sibling"), stride=1 if full else 5
         )
+        record(
+            "Cancellation matrix",
+            "e-mail: opening sending finding and fetching ended at each step leave nothing",
+            steps=report.steps,
+            endings=report.runs,
+        )
         assert report.runs > 20
         await fake.until(lambda: fake.connections == {"imap": 0, "smtp": 0})
 
 
 @pytest.mark.wall_clock_s(120)
 @pytest.mark.parametrize("idle", [True, False])
-async def test_receiving_ended_at_each_step_loses_nothing(full: bool, idle: bool) -> None:
+async def test_receiving_ended_at_each_step_loses_nothing(full: bool, idle: bool, record: Callable[..., None]) -> None:
     async with open_fake_mail() as fake, open_test_host("email") as host:
         if not idle:
             fake.capabilities.remove("IDLE")
@@ -91,12 +101,20 @@ async def test_receiving_ended_at_each_step_loses_nothing(full: bool, idle: bool
         report = await cancel_at_every_step(
             scenario, check=check, ways=("cancel", "sibling"), stride=1 if full else 5, tolerate=(PlatformUnavailable,)
         )
+        record(
+            "Cancellation matrix",
+            f"e-mail: receiving {'by IDLE' if idle else 'by polling'} ended at each step loses nothing",
+            steps=report.steps,
+            endings=report.runs,
+        )
         assert report.runs > 10
         await fake.until(lambda: fake.connections == {"imap": 0, "smtp": 0})
 
 
 @pytest.mark.wall_clock_s(120)
-async def test_a_copy_ended_at_each_step_leaves_nothing_and_a_doubt_at_most(full: bool) -> None:
+async def test_a_copy_ended_at_each_step_leaves_nothing_and_a_doubt_at_most(
+    full: bool, record: Callable[..., None]
+) -> None:
     async with open_fake_mail() as fake, open_test_host("email") as host:
         settings = config(fake, "append")
         keys: list[str] = []
@@ -121,5 +139,11 @@ async def test_a_copy_ended_at_each_step_leaves_nothing_and_a_doubt_at_most(full
                         pass
 
         report = await cancel_at_every_step(scenario, check=check, ways=("cancel",), stride=1 if full else 4)
+        record(
+            "Cancellation matrix",
+            "e-mail: a copy ended at each step leaves nothing and a doubt at most",
+            steps=report.steps,
+            endings=report.runs,
+        )
         assert report.runs > 10
         assert len(fake.accepted) == len({str(each.message["Message-ID"]) for each in fake.accepted})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import pytest
 import trio
@@ -19,7 +19,9 @@ TO = Address("irc", "friend")
 
 @pytest.mark.wall_clock_s(120)
 @pytest.mark.parametrize("offered", [MODERN, PLAIN], ids=["modern", "plain"])
-async def test_everything_ended_at_each_step_leaves_nothing(offered: Collection[str], full: bool) -> None:
+async def test_everything_ended_at_each_step_leaves_nothing(
+    offered: Collection[str], full: bool, record: Callable[..., None]
+) -> None:
     async with open_fake_irc(offered) as irc, open_test_host("irc", clock=irc.clock) as host:
         config = IrcConfig(
             server="127.0.0.1", port=irc.port, tls=False, nick="hermes", channels=("#den",), flood_burst=1000,
@@ -46,6 +48,12 @@ async def test_everything_ended_at_each_step_leaves_nothing(offered: Collection[
         await check()
         report = await cancel_at_every_step(
             scenario, check=check, ways=("cancel", "deadline", "sibling", closes), stride=1 if full else 3
+        )
+        record(
+            "Cancellation matrix",
+            f"IRC: everything ended at each step leaves nothing ({len(offered)} capabilities)",
+            steps=report.steps,
+            endings=report.runs,
         )
         assert report.runs > 40
         await scenario()

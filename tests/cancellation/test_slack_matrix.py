@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +23,7 @@ TO = Address("slack", DM)
 
 @pytest.mark.wall_clock_s(120)
 async def test_opening_showing_finding_and_fetching_ended_at_each_step_leave_nothing(
-    full: bool, tmp_path: Path
+    full: bool, tmp_path: Path, record: Callable[..., None]
 ) -> None:
     path = tmp_path / "blob"
     path.write_bytes(b"x" * 1000)
@@ -68,11 +69,17 @@ async def test_opening_showing_finding_and_fetching_ended_at_each_step_leave_not
         report = await cancel_at_every_step(
             scenario, check=check, ways=("cancel", "deadline", "sibling"), stride=1 if full else 4
         )
+        record(
+            "Cancellation matrix",
+            "Slack: opening showing finding and fetching ended at each step leave nothing",
+            steps=report.steps,
+            endings=report.runs,
+        )
         assert report.runs > 30
 
 
 @pytest.mark.wall_clock_s(120)
-async def test_receiving_ended_at_each_step_loses_nothing(full: bool) -> None:
+async def test_receiving_ended_at_each_step_loses_nothing(full: bool, record: Callable[..., None]) -> None:
     async with open_fake_slack() as slack, open_test_host("slack", clock=slack.clock) as host:
         config = SlackConfig(
             bot_token=Secret(slack.bot_token), app_token=Secret(slack.app_token), base_url=slack.base_url
@@ -103,5 +110,11 @@ async def test_receiving_ended_at_each_step_loses_nothing(full: bool) -> None:
 
         report = await cancel_at_every_step(
             scenario, check=check, ways=("cancel", "sibling"), stride=1 if full else 12, tolerate=(PlatformUnavailable,)
+        )
+        record(
+            "Cancellation matrix",
+            "Slack: receiving ended at each step loses nothing",
+            steps=report.steps,
+            endings=report.runs,
         )
         assert report.runs > 8

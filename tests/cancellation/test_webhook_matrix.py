@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 
@@ -49,7 +50,7 @@ async def answering(found: Platform, inbox: RecordingInbox) -> None:
 
 
 @pytest.mark.wall_clock_s(120)
-async def test_a_caller_that_ends_at_each_step() -> None:
+async def test_a_caller_that_ends_at_each_step(record: Callable[..., None]) -> None:
     outbox = TestOutbox()
     async with open_test_host("hooks", outbox=outbox) as host:
         inbox, numbers = RecordingInbox(), count(1)
@@ -69,6 +70,9 @@ async def test_a_caller_that_ends_at_each_step() -> None:
                 nursery.cancel_scope.cancel()
 
         report = await cancel_at_every_step(scenario, ways=WAYS, settle_s=2.0, spare_sockets=2)
+        record(
+            "Cancellation matrix", "webhooks: a caller that ends at each step", steps=report.steps, endings=report.runs
+        )
         assert report.runs > 60
         await scenario()
         assert len(inbox.events) == len({event.key for event in inbox.events})
@@ -76,7 +80,9 @@ async def test_a_caller_that_ends_at_each_step() -> None:
 
 
 @pytest.mark.wall_clock_s(120)
-async def test_a_handler_that_is_ended_at_each_step_lets_nobody_be_answered_for_nothing() -> None:
+async def test_a_handler_that_is_ended_at_each_step_lets_nobody_be_answered_for_nothing(
+    record: Callable[..., None],
+) -> None:
     """Its steps: to know the caller, to commit, to wait, to answer. Who is left alone in the store is named as left."""
     outbox = TestOutbox()
     async with open_test_host("hooks", outbox=outbox) as host:
@@ -113,6 +119,12 @@ async def test_a_handler_that_is_ended_at_each_step_lets_nobody_be_answered_for_
             assert alone <= answered
 
         report = await cancel_at_every_step(scenario, check=check, ways=WAYS)
+        record(
+            "Cancellation matrix",
+            "webhooks: a handler that is ended at each step lets nobody be answered for nothing",
+            steps=report.steps,
+            endings=report.runs,
+        )
         assert report.runs > 40
         await scenario()
         assert len(inbox.events) == len({event.key for event in inbox.events})

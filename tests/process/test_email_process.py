@@ -147,7 +147,7 @@ async def moment(mail: FakeMail, model: FakeModel, chance: random.Random, number
 
 @pytest.mark.wall_clock_s(600)
 async def test_nothing_is_lost_or_repeated_when_the_process_is_killed_at_any_moment(
-    tmp_path: Path, full: bool, seed: int
+    tmp_path: Path, full: bool, seed: int, record: Callable[..., None]
 ) -> None:
     """With a folder of what was sent to look into, a kill leaves no duplicate, marked or not."""
     chance = random.Random(seed)
@@ -188,6 +188,7 @@ async def test_nothing_is_lost_or_repeated_when_the_process_is_killed_at_any_mom
         assert len(set(ids)) == len(ids)
         ((cursor,),) = look(home, "SELECT value FROM cursors WHERE name = 'mailbox'")
         assert int(cursor.split(b",")[2]) == mail.inbox.mails[-1].uid
+        record("Kills of the real process", "e-mail: any moment", kills=number + 1, messages=total)
 
 
 class KilledMail(KilledRounds):
@@ -213,7 +214,7 @@ class KilledMail(KilledRounds):
 
 @pytest.mark.wall_clock_s(900)
 async def test_killed_at_each_named_point_it_answers_each_mail_once_and_unmarked(
-    tmp_path: Path, full: bool, seed: int
+    tmp_path: Path, full: bool, seed: int, record: Callable[..., None]
 ) -> None:
     home = tmp_path / "home"
     async with open_fake_mail() as mail, open_fake_model() as model:
@@ -228,6 +229,7 @@ async def test_killed_at_each_named_point_it_answers_each_mail_once_and_unmarked
         assert mail.texts() == [f"answer {number}" for number in range(total)]
         answers = [str(each.message["In-Reply-To"]) for each in mail.accepted]
         assert answers == [f"<m{number}@people.test>" for number in range(total)]
+        record("Kills of the real process", "e-mail: each named point", kills=total, messages=total)
 
 
 @pytest.mark.wall_clock_s(60)

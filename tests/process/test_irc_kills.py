@@ -74,7 +74,8 @@ class OnIrc(KilledGateway):
         return self.irc.asked.count("PRIVMSG friend")
 
 
-async def kill(tmp_path: Path, points: tuple[str, ...], rounds: int) -> None:
+async def kill(tmp_path: Path, points: tuple[str, ...], rounds: int) -> int:
+    """How often it was killed."""
     async with open_fake_irc(clock=time.time) as irc, open_fake_model(default=Reply(text=ANSWER)) as model:
         killed = OnIrc(tmp_path, irc, model)
         account = {
@@ -93,16 +94,23 @@ async def kill(tmp_path: Path, points: tuple[str, ...], rounds: int) -> None:
     assert final_states(killed.home) == ({"answered": killed.written}, {"sent": killed.written})
     effects = killed.effects()
     assert len(effects) == len(set(effects)) == rounds * points.count("mid-tool")  # no tool ran twice
+    return killed.kills
 
 
 @pytest.mark.wall_clock_s(900)
 async def test_killed_at_each_named_point_irc_loses_nothing_and_repeats_nothing_unmarked(
-    tmp_path: Path, seed: int, full: bool
+    tmp_path: Path, seed: int, full: bool, record: Callable[..., None]
 ) -> None:
     if not full:  # one point before the reply is kept and one after, others in each run
         chance = random.Random(seed)
         await kill(tmp_path, (chance.choice(POINTS[:4]), chance.choice(POINTS[4:])), ROUNDS)
         return
+    kills: list[int] = []
+
+    async def at(number: int, point: str) -> None:
+        kills.append(await kill(tmp_path / str(number), (point,), FULL_ROUNDS))
+
     async with trio.open_nursery() as nursery:
         for number, point in enumerate(POINTS):
-            nursery.start_soon(kill, tmp_path / str(number), (point,), FULL_ROUNDS)
+            nursery.start_soon(at, number, point)
+    record("Kills of the real process", f"IRC: {', '.join(POINTS)}", kills=sum(kills), messages=sum(kills))

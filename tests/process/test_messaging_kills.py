@@ -112,13 +112,29 @@ async def kill(tmp_path: Path, points: tuple[str, ...], rounds: int) -> Killed:
 
 @pytest.mark.wall_clock_s(900)
 @pytest.mark.parametrize("points", [BY_ITSELF[:4], BY_ITSELF[4:]], ids=["until the reply is kept", "until it is shown"])
-async def test_it_kills_itself_between_two_instructions(tmp_path: Path, points: tuple[str, ...], full: bool) -> None:
-    await kill(tmp_path, points, FULL_ROUNDS if full else ROUNDS)
+async def test_it_kills_itself_between_two_instructions(
+    tmp_path: Path, points: tuple[str, ...], full: bool, record: Callable[..., None]
+) -> None:
+    killed = await kill(tmp_path, points, FULL_ROUNDS if full else ROUNDS)
+    record(
+        "Kills of the real process",
+        f"Telegram and Discord: {', '.join(points)}",
+        kills=killed.kills,
+        messages=2 * killed.written,
+    )
 
 
 @pytest.mark.wall_clock_s(900)
-async def test_it_is_killed_while_somebody_else_works_for_it(tmp_path: Path, full: bool) -> None:
+async def test_it_is_killed_while_somebody_else_works_for_it(
+    tmp_path: Path, full: bool, record: Callable[..., None]
+) -> None:
     rounds = FULL_ROUNDS if full else ROUNDS
     killed = await kill(tmp_path, FROM_OUTSIDE, rounds)
+    record(
+        "Kills of the real process",
+        f"Telegram and Discord: {', '.join(FROM_OUTSIDE)}",
+        kills=killed.kills,
+        messages=2 * killed.written,
+    )
     effects = killed.effects()
     assert len(effects) == len(set(effects)) == 2 * rounds  # no tool ran twice

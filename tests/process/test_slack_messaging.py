@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ async def test_every_event_delivered_three_times_is_one_turn(tmp_path: Path) -> 
 
 @pytest.mark.wall_clock_s(300)
 async def test_nothing_is_lost_and_nothing_shown_twice_when_the_process_is_killed_at_any_moment(
-    tmp_path: Path, full: bool, seed: int
+    tmp_path: Path, full: bool, seed: int, record: Callable[..., None]
 ) -> None:
     """Kills between envelope and commit, while the model thinks, around the reply's commit, and around each send."""
     chance = random.Random(seed)
@@ -217,6 +218,7 @@ async def test_nothing_is_lost_and_nothing_shown_twice_when_the_process_is_kille
             shown = slack.shown(chat)
             assert len(shown) == count
             assert all(each == "an answer" or "!retry" in each for each in shown)  # what died three times is set aside
+        record("Kills of the real process", "Slack: any moment", kills=rounds, messages=total)
 
 
 async def _moment(slack: FakeSlack, model: FakeModel, chance: random.Random, number: int) -> None:
@@ -235,7 +237,9 @@ async def _moment(slack: FakeSlack, model: FakeModel, chance: random.Random, num
 
 
 @pytest.mark.wall_clock_s(900)
-async def test_killed_at_each_named_point_it_shows_each_reply_once_and_unmarked(tmp_path: Path, full: bool) -> None:
+async def test_killed_at_each_named_point_it_shows_each_reply_once_and_unmarked(
+    tmp_path: Path, full: bool, record: Callable[..., None]
+) -> None:
     points = POINTS if full else POINTS[1::4]
     home, armed = tmp_path / "home", tmp_path / "armed"
     slowly = Slow(between_s=0.15, reply=Reply(text=("the", " an", "swe", "r")))
@@ -265,3 +269,4 @@ async def test_killed_at_each_named_point_it_shows_each_reply_once_and_unmarked(
             assert await gateway.terminate() == 0
         assert not slack.sockets.waiting
         assert slack.shown() == ["the answer"] * written
+        record("Kills of the real process", f"Slack: {', '.join(points)}", kills=written, messages=written)

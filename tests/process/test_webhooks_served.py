@@ -215,7 +215,9 @@ async def cut_off(gateway: GatewayProcess, route: str, name: str) -> None:
 
 
 @pytest.mark.wall_clock_s(400)
-async def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path: Path, full: bool, seed: int) -> None:
+async def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(
+    tmp_path: Path, full: bool, seed: int, record: Callable[..., None]
+) -> None:
     """Kills around the commit of a call, while the model thinks, around the reply's commit, its forwarding and its sending."""
     chance = random.Random(seed)
     home = tmp_path / "home"
@@ -263,6 +265,7 @@ async def test_nothing_is_lost_when_the_process_is_killed_at_any_moment(tmp_path
         said = telegram.texts(7)
         unmarked = [text for text in said if not text.startswith("(may be a duplicate)")]
         assert len(unmarked) <= posted <= len(said)
+        record("Kills of the real process", "webhooks: any moment", kills=rounds, messages=posted)
 
 
 class KilledHooks(KilledRounds):
@@ -294,7 +297,7 @@ class KilledHooks(KilledRounds):
 
 @pytest.mark.wall_clock_s(900)
 async def test_killed_at_each_named_point_it_tells_of_each_call_and_never_twice_unmarked(
-    tmp_path: Path, full: bool, seed: int
+    tmp_path: Path, full: bool, seed: int, record: Callable[..., None]
 ) -> None:
     """The account's own send is the forwarding; the other account's is the one that people see."""
     home = tmp_path / "home"
@@ -313,6 +316,7 @@ async def test_killed_at_each_named_point_it_tells_of_each_call_and_never_twice_
         states = Counter(look(home, "SELECT account, state FROM outbox"))
         assert states == {("hooks", "sent"): total, ("telegram", "sent"): total}
         assert not caller.waiting
+        record("Kills of the real process", "webhooks: each named point", kills=total, messages=total)
 
 
 def _open_rows(home: Path) -> tuple[int, int]:
