@@ -380,8 +380,7 @@ class WebSocketFactory(Protocol):
     ) -> AbstractAsyncContextManager[WebSocket]:
         """An open WebSocket; on exit it is closed, with 1000 if nobody closed it before.
 
-        Args:
-            open_timeout_s: for opening it; the first that `receive` opens may wait for its turn before.
+        The first that `receive` opens may wait for its turn before `open_timeout_s` begins.
 
         Raises:
             Unreachable: it could not be opened.
