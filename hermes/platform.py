@@ -378,9 +378,7 @@ class WebSocketFactory(Protocol):
         max_message_bytes: int = 16_777_216,
         open_timeout_s: float = 20.0,
     ) -> AbstractAsyncContextManager[WebSocket]:
-        """An open WebSocket; on exit it is closed, with 1000 if nobody closed it before.
-
-        The first that `receive` opens may wait for its turn before `open_timeout_s` begins.
+        """An open WebSocket; on exit it is closed, with 1000 if nobody closed it before. `open_timeout_s` begins with its turn.
 
         Raises:
             Unreachable: it could not be opened.
