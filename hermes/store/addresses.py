@@ -126,6 +126,8 @@ def move(con: sqlite3.Connection, account: str, chat: str, to: str, now: float) 
         "UPDATE addresses SET gone_at = ?, gone_reason = 'moved', moved_to = ? WHERE account = ? AND chat = ?",
         (now, to, account, chat),
     )
+    # What moved here before has moved on: a list that has its first id still means it.
+    con.execute("UPDATE addresses SET moved_to = ? WHERE account = ? AND moved_to = ?", (to, account, chat))
     con.execute(
         "UPDATE addresses SET gone_at = NULL, gone_reason = NULL, moved_to = NULL WHERE account = ? AND chat = ?",
         (account, to),

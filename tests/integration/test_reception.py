@@ -249,6 +249,28 @@ async def test_a_chat_that_moved_is_meant_by_the_id_that_lists_have(tmp_path: Pa
         assert await store.accounts.listed_as("tg", "-1005", access.listed_chats) == "-5"
 
 
+async def test_a_chat_that_moved_twice_is_meant_by_its_first_id(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+
+        async def move(old: str, new: str) -> None:
+            moved = InboundEvent(
+                id=f"{old} {new}",
+                address=Address("tg", old),
+                chat_kind="group",
+                sender=Person("0"),
+                kind="moved",
+                text=new,
+            )
+            await deliver(store, moved)
+
+        await move("-5", "-6")
+        await move("-6", "-7")
+        assert await store.accounts.listed_as("tg", "-7", {"-5"}) == "-5"
+        await move("-7", "-5")
+        assert await store.accounts.listed_as("tg", "-5", {"-7"}) == "-7"
+        assert await store.accounts.listed_as("tg", "-5", {"-5"}) == "-5"
+
+
 async def test_what_comes_late_from_where_a_chat_was_does_not_undo_its_move(tmp_path: Path) -> None:
     """Updates by webhook overtake each other, and an old button can be pressed for ever; the group is still meant."""
     access = replace(POLICY, group_policy="chats", allowed_chats=frozenset({"-5"}))
