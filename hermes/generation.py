@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from hermes.leases import CUT_S, LeasedPlatform, Leases
 from hermes.observe.logs import get_log
 from hermes.observe.scopes import scope_lines, task_tree
 from hermes.platform import Host, Platform, PlatformSpec
-from hermes.receiving import Gate, RunEnd, run_receive
+from hermes.receiving import Gate, RunEnd, RunInbox, run_receive
 from hermes.settings import SupervisionConfig
 from hermes.starts import Sockets, is_of
 
@@ -112,7 +112,14 @@ class Generation:
         self._entered_at: float | None = None
         self._passing: BaseException | None = None
         self._task: trio.lowlevel.Task | None = None
-        self._sockets = Sockets(record, parts.starts, self._starts_anew, lambda: parts.settings().healthy_after_s)
+        self._run: RunInbox | None = None  # of `receive`, while it runs
+        self._sockets = Sockets(
+            record,
+            parts.starts,
+            counts=self._starts_anew,
+            waiting=self._kept_waiting,
+            settles_s=lambda: parts.settings().healthy_after_s,
+        )
 
     @property
     def leased(self) -> Platform | None:
@@ -225,6 +232,13 @@ class Generation:
         """Whether the current task receives: what it opens is no part of the opening, and nothing that somebody sends."""
         return self._entered_at is not None and is_of(self._task)
 
+    def _kept_waiting(self) -> AbstractContextManager[None]:
+        """While a socket waits for its turn, receiving breaks no promise."""
+        return nullcontext() if self._run is None else self._run.kept_waiting()
+
+    def _begins(self, run: RunInbox) -> None:
+        self._run = run
+
     def _can_stay(self, failure: Failure, history: History) -> bool:
         """Whether receiving alone is tried again, and the connection stays for those who send."""
         if failure.over:
@@ -243,9 +257,9 @@ class Generation:
         scope = self._step = trio.CancelScope()
         self._record.receives(trio.current_time() + self._parts.settings().healthy_after_s)
         try:
-            return await run_receive(self._platform, gate, self._record, scope)
+            return await run_receive(self._platform, gate, self._record, scope, begins=self._begins)
         finally:
-            self._step = None
+            self._step = self._run = None
             self._record.receives(None)
 
     async def _pause(self, seconds: float, until: Callable[[], Awaitable[None]] | None = None) -> None:

@@ -138,7 +138,9 @@ class Hosts:
                 return
             self.release(plan.account)
         owner = f"the account {plan.account} of {self._home}"
-        self._tokens[plan.account] = token, await take_token_lock(self._locks, token, owner)
+        let_go = await take_token_lock(self._locks, token, owner)
+        if let_go is not None:  # else the next connection tries again
+            self._tokens[plan.account] = token, let_go
 
     def release(self, account: str) -> None:
         """Let go of an account's token: it is configured no more, or otherwise."""

@@ -71,7 +71,7 @@ class RunInbox:
             self._record.stale += 1
             log.warning("account.stale_delivery", account=self._record.account, events=len(events))
             raise LeaseEnded(self._record.account)
-        with self._waiting():
+        with self.kept_waiting():
             fresh = await self._inner.deliver(*events, cursors=cursors)
         self._heard("deliver")
         if events and not self.over:
@@ -108,7 +108,7 @@ class RunInbox:
             self._record.heard(path, trio.current_time())
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def kept_waiting(self) -> Iterator[None]:
         """The platform waits for us: no promise of its is broken meanwhile."""
         self.promises.hold(trio.current_time())
         self._scope.deadline = self.promises.due
@@ -135,8 +135,15 @@ class RunEnd:
     progressed: bool
 
 
-async def run_receive(platform: Platform, gate: Gate, record: AccountRecord, scope: trio.CancelScope) -> RunEnd:
-    """Run `receive` once, in this task, until it fails, falls silent, or `scope` is cancelled.
+async def run_receive(
+    platform: Platform,
+    gate: Gate,
+    record: AccountRecord,
+    scope: trio.CancelScope,
+    *,
+    begins: Callable[[RunInbox], None],
+) -> RunEnd:
+    """Run `receive` once, in this task, until it fails, falls silent, or `scope` is cancelled; `begins` is told its inbox before.
 
     Cancellation: passes through; the inbox is dead by then.
     """
@@ -148,6 +155,7 @@ async def run_receive(platform: Platform, gate: Gate, record: AccountRecord, sco
             cursors = await gate.cursors_for(record.account)
             await platform.receive(inbox, cursors)
 
+    begins(inbox)
     gate.runs.add(inbox)
     try:
         error = await contained(receive)

@@ -7,7 +7,7 @@ waits for a start of its own; a socket that is opened beside one that stands, to
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,15 +26,23 @@ class Sockets:
         record: of the account.
         starts: the limit.
         counts: whether a start is needed for what the current task opens.
+        waiting: entered while a start is waited for.
         settles_s: how long receiving goes on before earlier troubles with it are over.
     """
 
     def __init__(
-        self, record: AccountRecord, starts: trio.Semaphore, counts: Callable[[], bool], settles_s: Callable[[], float]
+        self,
+        record: AccountRecord,
+        starts: trio.Semaphore,
+        *,
+        counts: Callable[[], bool],
+        waiting: Callable[[], AbstractContextManager[None]],
+        settles_s: Callable[[], float],
     ) -> None:
         self._record = record
         self._starts = starts
         self._counts = counts
+        self._waiting = waiting
         self._settles_s = settles_s
         self._standing = 0
 
@@ -92,7 +100,8 @@ class Sockets:
             self._starts.acquire_nowait()
         except trio.WouldBlock:
             self._record.waits_its_turn(trio.current_time())
-            await self._starts.acquire()
+            with self._waiting():
+                await self._starts.acquire()
             self._record.receives(trio.current_time() + self._settles_s())
 
 

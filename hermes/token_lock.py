@@ -68,20 +68,21 @@ async def open_token_lock(directory: Path, token: str, owner_words: str) -> Asyn
     try:
         yield
     finally:
-        let_go()
+        if let_go is not None:
+            let_go()
 
 
-async def take_token_lock(directory: Path, token: str, owner_words: str) -> Callable[[], None]:
+async def take_token_lock(directory: Path, token: str, owner_words: str) -> Callable[[], None] | None:
     """The same for whoever holds it longer than one block; arguments and errors as of `open_token_lock`.
 
     Returns:
-        what lets it go, to be called once.
+        what lets it go, to be called once; None where it could not be had, and nothing is held.
     """
     try:
         descriptor = await _taken(directory, token, owner_words)
     except OSError as error:
         log.warning("token_lock.unavailable", directory=str(directory), because=error.strerror or type(error).__name__)
-        return lambda: None
+        return None
     return partial(_let_go, directory, token, descriptor)
 
 

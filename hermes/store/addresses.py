@@ -6,6 +6,7 @@ Plain functions inside a transaction of the writer.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -83,15 +84,19 @@ def gone(con: sqlite3.Connection, address: Address, reason: str, now: float) -> 
     ).rowcount
 
 
-def address_is_back(con: sqlite3.Connection, address: Address) -> None:
+def address_is_back(con: sqlite3.Connection, address: Address, at: float = math.inf) -> None:
     """Forget that a chat was gone, or moved: something came from there. Its threads are believed in again as well.
 
     For every inbound event but `moved`, in its transaction.
+
+    Args:
+        at: since when it is there for certain, by the wall clock, seconds. A move stays if it was later: what comes late from where
+            a chat was says nothing of it, and lists of chats are read by it.
     """
     con.execute(
         "UPDATE addresses SET gone_at = NULL, gone_reason = NULL, moved_to = NULL"
-        " WHERE account = ? AND chat = ? AND gone_at IS NOT NULL",
-        (address.account, address.chat),
+        " WHERE account = ? AND chat = ? AND gone_at IS NOT NULL AND (moved_to IS NULL OR gone_at < ?)",
+        (address.account, address.chat, at),
     )
 
 
@@ -121,6 +126,8 @@ def move(con: sqlite3.Connection, account: str, chat: str, to: str, now: float) 
         "UPDATE addresses SET gone_at = ?, gone_reason = 'moved', moved_to = ? WHERE account = ? AND chat = ?",
         (now, to, account, chat),
     )
+    # What moved here before has moved on: a list that has its first id still means it.
+    con.execute("UPDATE addresses SET moved_to = ? WHERE account = ? AND moved_to = ?", (to, account, chat))
     con.execute(
         "UPDATE addresses SET gone_at = NULL, gone_reason = NULL, moved_to = NULL WHERE account = ? AND chat = ?",
         (account, to),

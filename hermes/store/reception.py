@@ -107,7 +107,8 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
         return "ignored"
     if verdict.kind == "pair":
         return _pair(con, place, event, done, now)
-    addresses.address_is_back(con, event.address)
+    there = now if event.at is None else event.at
+    addresses.address_is_back(con, event.address, 0.0 if event.kind == "button" else there)  # what it is at may be old
     if verdict.kind == "context":
         if event.kind == "message" and place.access.context_messages:
             context.keep(con, _intake(place, event, named=True), place.access.context_messages, now)

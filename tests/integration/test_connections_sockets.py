@@ -86,11 +86,11 @@ class Network:
         async with fake_host(plan) as host:
             yield replace(host, websocket=opener, tcp=opener)
 
-    def plan(self, account: str) -> AccountPlan:
+    def plan(self, account: str, *, resumes: bool = False) -> AccountPlan:
         @asynccontextmanager
         async def opened(_config: object, host: Host) -> AsyncIterator[Receives]:
             await self.start("rest")
-            yield Receives(self, host)
+            yield Resumes(self, host) if resumes else Receives(self, host)
 
         plan = self.service.plan(account)
         return replace(plan, spec=replace(plan.spec, open=opened))
@@ -123,6 +123,16 @@ class Receives(FakePlatform):
     async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:
         async with self.socket("send"):
             return Receipt(message_id=key, address=to)
+
+
+class Resumes(Receives):
+    """The same; a socket that is lost is opened again without the run of `receive` being ended."""
+
+    async def receive(self, inbox: Inbox, cursors: Mapping[str, bytes]) -> NoReturn:
+        while True:
+            async with self.socket(self._host.account):
+                inbox.alive("event", next_within_s=LONG_S / 2)
+                await self._network.lost.wait()
 
 
 @asynccontextmanager
@@ -207,3 +217,27 @@ async def test_what_replaces_a_socket_or_sends_waits_for_nobody_and_who_waits_sa
         network.hangs.clear()
         await until(lambda: hears(connections, "good"), LONG_S)
         assert network.most == STARTS_AT_ONCE
+
+
+async def test_who_waits_for_a_turn_breaks_no_promise_meanwhile(clock: MockClock) -> None:
+    """It is the core that keeps the platform waiting: the account is not deaf, and its connection stays."""
+    network = Network("websocket")
+    bad = [f"b{n}" for n in range(STARTS_AT_ONCE)]
+    plans = {"good": network.plan("good", resumes=True), **{name: network.plan(name) for name in bad}}
+    async with connected(network, {"good": plans["good"]}) as connections:
+        await until(lambda: hears(connections, "good"), 10)
+        network.hangs.update(bad)
+        network.hangs_s = LONG_S
+        connections.apply(plans)
+        await until(lambda: network.opening == STARTS_AT_ONCE and not network.service.opening, 10)
+        await trio.sleep(2)
+        network.lost.set()
+        await trio.testing.wait_all_tasks_blocked()
+        network.lost = trio.Event()
+        await trio.sleep(0.8 * LONG_S)
+        assert "it waits until other accounts are connected" in words(connections)
+        assert "deaf" not in words(connections)
+        await until(lambda: hears(connections, "good"), LONG_S)
+        good = connections.table.get("good")
+        assert good is not None
+        assert (good.generation, good.restarts) == (1, 0)

@@ -81,3 +81,22 @@ async def test_a_changed_or_disabled_account_lets_its_token_go(
             one.apply({"a": first.plan(**more)})
             await two.connected("a")
     assert not list((tmp_path / "state" / "hermes").iterdir())
+
+
+async def test_a_lock_that_could_not_be_had_is_tried_again(tmp_path: Path, clock: MockClock) -> None:
+    """What stood in the way, such as a full disk, does not cost the lock for as long as the account exists."""
+    locks = tmp_path / "state" / "hermes"
+    locks.parent.mkdir()
+    locks.write_text("in the way")
+
+    async def fails_first() -> None:
+        if locks.is_file():
+            locks.unlink()
+            raise PlatformUnavailable("no answer")
+
+    first, second = FakeService(open_always=fails_first), FakeService()
+    async with gateway(tmp_path / "one", first) as one:
+        await one.connected("a")
+        async with gateway(tmp_path / "two", second) as two:
+            await trio.sleep(100)
+            assert (state(two), second.opened_at) == ("conflict", [])
