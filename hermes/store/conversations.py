@@ -26,7 +26,7 @@ from hermes.store.rows import InboxRow, SessionRow
 
 MAX_EXCHANGES = 20
 MOST_OWN = 1000  # conversations that are looked at for a name
-_NUMBERED = re.compile(r" \([0-9]{1,4}\)\Z")
+_NUMBERED = re.compile(r" \([0-9]{1,3}\)\Z")  # four digits are a year
 HOME = "home address"  # of an account's memory
 BACK = "restarted from"  # likewise
 

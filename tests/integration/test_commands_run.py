@@ -326,6 +326,8 @@ async def test_copies_have_names_of_their_own(tmp_path: Path) -> None:
         assert "Going on with Rome" in await world.say("/resume rome")
         assert r"called Rome \(4\)." in await world.say("/branch")
         assert r"Going on with Rome \(3\)" in await world.say("/resume Rome (3)")
+        await world.say("/title Games (2024)")
+        assert r"called Games \(2024\) \(2\)." in await world.say("/branch")  # a year is no number of a copy
 
 
 async def test_notices_name_commands_as_people_type_them(tmp_path: Path) -> None:
