@@ -71,7 +71,6 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
     of time or of memory is taken only from a test that is marked `measured`: `.ci/full` runs those alone. Each process has a file of
     its own; the place of the test goes with each line, so that the page has one order however many processes there were.
     """
-    place = os.environ.get("HERMES_RECORDS")
     path, line, _ = request.node.location
     at = [path, line, request.node.name]
 
@@ -80,6 +79,7 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
             assert not [name for name in figures if QUIET_UNIT.search(name)], (
                 "measured beside other tests: mark it `measured`"
             )
+        place = os.environ.get("HERMES_RECORDS")
         if place is not None:
             kept = json.dumps({"at": at, "table": table, "row": row, "figures": figures})
             with (Path(place) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as records:
