@@ -107,18 +107,21 @@ def finish_live(
     ).fetchall()
     if not rows:
         return outbox.add(con, address, parts, reply=reply, source=source, turn_id=turn_id, now=now)
-    for number, (row, account, chat, thread, _, is_shown, doubtful) in enumerate(rows):
-        place = addresses.reserve(con, addresses.of(account, chat, thread), 1, now)
+    for number, (row, account, chat, thread, _, has_receipt, doubtful) in enumerate(rows):
+        here = addresses.of(account, chat, thread)
+        place = addresses.reserve(con, here, 1, now)
+        is_shown = bool(has_receipt) and place.address == here  # what a chat shows from which they moved stays there
         if place.gone is not None:
             outbox.end(con, row, "rejected", place.gone, now)
         elif number >= len(parts):
             _leave_over(con, row, is_shown, now)
         else:  # what is not in the chat yet has no place there: it comes after what was committed since
             con.execute(
-                "UPDATE outbox SET state = ?, content = ?, created_at = ?, boot_id = NULL,"
-                " seq = CASE WHEN ? THEN seq ELSE ? END WHERE id = ?",
+                "UPDATE outbox SET state = ?, content = ?, created_at = ?, boot_id = NULL, chat = ?,"
+                " receipt = CASE WHEN ? THEN receipt END, seq = CASE WHEN ? THEN seq ELSE ? END WHERE id = ?",
                 (
-                    "ambiguous" if doubtful else "pending", encode_content(parts[number]), now, is_shown, place.first, row,
+                    "ambiguous" if doubtful else "pending", encode_content(parts[number]), now, place.address.chat,
+                    is_shown, is_shown, place.first, row,
                 ),
             )  # fmt: skip
     rest = outbox.add(

@@ -9,7 +9,7 @@ import pytest
 
 from hermes.events import Address, Receipt, StoredContent, StoredFile
 from hermes.settings import RetentionConfig
-from hermes.store import addresses, outbox, outbox_upkeep
+from hermes.store import addresses, live_parts, outbox, outbox_upkeep
 from hermes.store.migrations import statements
 from hermes.store.outbox import Ended, Look, Part
 from hermes.store.schema import MIGRATIONS
@@ -141,3 +141,26 @@ def test_the_open_parts_of_an_address_are_found_by_an_index(con: sqlite3.Connect
     assert "TEMP B-TREE" not in page
     live = plan(f"SELECT id FROM outbox WHERE turn_id = ? AND {addresses.OPEN} AND state = 'live' ORDER BY seq", "t")
     assert "outbox_turn (turn_id=?)" in live
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_reply_that_was_cut_ends_where_its_chat_has_moved_meanwhile(con: sqlite3.Connection, is_shown: bool) -> None:
+    """What the old chat shows stays as it is; the whole reply comes to the new one, behind what waits there."""
+    row = live_parts.open_live(
+        con, A, StoredContent(text="draft"), reply=None, source="turn", turn_id="dead", boot_id="b", now=0.0
+    )
+    assert row is not None
+    if is_shown:
+        live_parts.shown(con, row.id, Receipt(message_id="1", address=A))
+    live_parts.end_live(con, "dead", 1.0)
+    there = Address(account="one", chat="c")
+    add(con, there, "first")
+    addresses.move(con, "one", "a", "c", 2.0)
+    parts = [StoredContent(text="whole")]
+    added = live_parts.finish_live(
+        con, A, parts, reply=None, source="turn", turn_id="next", now=3.0, resumes="dead"
+    )  # fmt: skip
+    assert added.address == there
+    found = con.execute("SELECT chat, state, receipt FROM outbox ORDER BY seq").fetchall()
+    assert found == [("c", "pending", None), ("c", "pending", None)]
+    assert claim(con, there, 4.0).content.text == "first"
