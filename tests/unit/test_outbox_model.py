@@ -150,9 +150,9 @@ class Outbox(RuleBasedStateMachine):
         )  # fmt: skip
         self.made += len([each for each in self.rows() if each["id"] not in there])
         assert not [each for each in self.rows() if each["state"] == "live" and each["turn_id"] == f"t{self.turn}"]
-        moved = {where for (where,) in self.con.execute("SELECT chat FROM addresses WHERE moved_to IS NOT NULL")}
+        moved = set(self.con.execute("SELECT account, chat, thread FROM addresses WHERE moved_to IS NOT NULL"))
         waits = [each for each in self.rows() if each["state"] == "pending" and each["turn_id"] == f"t{self.turn}"]
-        assert not [each for each in waits if each["account"] == "one" and each["chat"] in moved], "nobody is there"
+        assert not moved & {(each["account"], each["chat"], each["thread"]) for each in waits}, "nobody is there"
         self.turn += 1
 
     @rule()
