@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, unquote
 
 import trio
 
+from hermes.nurseries import open_background_nursery
+
 MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 67_108_864
 
@@ -148,18 +150,6 @@ async def open_http_server(handle: Callable[[Asked], Awaitable[Answered]]) -> As
         finally:
             await trio.aclose_forcefully(stream)
 
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, connected, listeners)
-            try:
-                yield listeners[0].socket.getsockname()[1]
-            except BaseException as exc:
-                raised = exc
-                raise
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if raised is not None and len(group.exceptions) == 1 and group.exceptions[0] is raised:
-            raise raised from raised.__cause__
-        raise
+    async with open_background_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, connected, listeners)
+        yield listeners[0].socket.getsockname()[1]

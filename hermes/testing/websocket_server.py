@@ -11,6 +11,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import ProtocolError
 
+from hermes.nurseries import open_background_nursery
+
 Handler = Callable[[WebSocketRequest], Awaitable[None]]
 
 CLOSE_S = 1.0
@@ -83,18 +85,6 @@ async def open_websocket_server(handler: Handler, tls: ssl.SSLContext | None = N
             raise
         await _serve(handler, secured)
 
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(trio.serve_listeners, connected, listeners)
-            try:
-                yield port
-            except BaseException as exc:
-                raised = exc
-                raise
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if raised is not None and len(group.exceptions) == 1 and group.exceptions[0] is raised:
-            raise raised from raised.__cause__
-        raise
+    async with open_background_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, connected, listeners)
+        yield port

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from hermes.access import AccessPolicy, CommandPolicy
@@ -201,39 +202,31 @@ async def test_a_new_conversation_forgets_and_the_old_one_is_gone_on_with(tmp_pa
         assert places == sorted(set(places))
 
 
-async def test_new_ends_what_runs_and_what_came_after_it_is_new(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "says", "left"),
+    [
+        ("/reset", "A new conversation.", ["after", "echo: after"]),
+        ("/stop", "Stopped.", None),
+    ],
+)
+async def test_what_runs_and_waits_ends_and_nothing_that_came_after(
+    tmp_path: Path, command: str, says: str, left: list[str] | None
+) -> None:
     hold = trio.Event()
     door = ScriptedDoor([Say(text="old", hold=hold)])
     async with opened(tmp_path, door) as world:
         await world.bring("one")
         await door.asking.wait()
         await world.bring("waits")
-        await world.bring("/reset", hint=False)
+        await world.bring(command, hint=False)
         await world.bring("after")
         assert world.commanding is not None
         world.commanding.wake()
-        assert (await world.next()).startswith("A new conversation.")
+        assert (await world.next()).startswith(says)
         assert await world.next() == "echo: after"
         found = await world.spine.rows("SELECT state FROM inbox WHERE kind = 'message' ORDER BY id")
         assert [state for (state,) in found] == ["stopped", "stopped", "answered"]
-        assert await world.conversation() == ["after", "echo: after"]
-
-
-async def test_stop_ends_what_came_before_it_and_nothing_after(tmp_path: Path) -> None:
-    hold = trio.Event()
-    door = ScriptedDoor([Say(text="old", hold=hold)])
-    async with opened(tmp_path, door) as world:
-        await world.bring("one")
-        await door.asking.wait()
-        await world.bring("waits")
-        await world.bring("/stop", hint=False)
-        await world.bring("after")
-        assert world.commanding is not None
-        world.commanding.wake()
-        assert await world.next() == "Stopped."
-        assert await world.next() == "echo: after"
-        found = await world.spine.rows("SELECT state FROM inbox WHERE kind = 'message' ORDER BY id")
-        assert [state for (state,) in found] == ["stopped", "stopped", "answered"]
+        assert left is None or await world.conversation() == left
 
 
 async def test_what_goes_on_at_another_place_is_not_taken_from_there(tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ async def history(store: Store, key: str) -> list[str]:
     return [message.text for message in found.claim.appended]
 
 
+def moved(number: str, old: str, new: str) -> InboundEvent:
+    """A group is told to have another id."""
+    return InboundEvent(
+        id=number, address=Address("tg", old), chat_kind="group", sender=Person("0"), kind="moved", text=new
+    )
+
+
 async def test_a_repeat_is_absorbed_whenever_it_comes_and_the_cursor_moves(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         first = await deliver(store, event(1), event(2), offset=b"3")
@@ -209,10 +216,7 @@ async def test_a_chat_that_moved_goes_on_under_its_new_id(tmp_path: Path) -> Non
     async with opened(tmp_path) as store:
         await deliver(store, event(1, "before", chat="-5", chat_kind="group"), access=shared)
         await store.outbox.add(Address("tg", "-5"), [], reply=None, source="turn")
-        moved = InboundEvent(
-            id="2", address=Address("tg", "-5"), chat_kind="group", sender=Person("0"), kind="moved", text="-1005"
-        )
-        assert (await deliver(store, moved, access=shared)).counts == {"moved": 1}
+        assert (await deliver(store, moved("2", "-5", "-1005"), access=shared)).counts == {"moved": 1}
         await deliver(store, event(3, "after", chat="-1005", chat_kind="group"), access=shared)
         assert await column(store, "SELECT DISTINCT session_key FROM inbox WHERE kind = 'message'") == [
             "tg:group:-1005"
@@ -229,15 +233,7 @@ async def test_a_chat_that_moved_is_meant_by_the_id_that_lists_have(tmp_path: Pa
     clock = Clock()
     async with opened(tmp_path, clock, access) as store:
         for number, (old, new) in enumerate((("-5", "-1005"), ("-6", "-1006"))):
-            moved = InboundEvent(
-                id=f"m{number}",
-                address=Address("tg", old),
-                chat_kind="group",
-                sender=Person("0"),
-                kind="moved",
-                text=new,
-            )
-            await deliver(store, moved, access=access)
+            await deliver(store, moved(f"m{number}", old, new), access=access)
         for month in range(4):  # and not forgotten after a while
             clock.now += 40 * 86_400
             await store.database.write(lambda con: addresses.forget(con, RetentionConfig(), clock.now))
@@ -253,15 +249,7 @@ async def test_a_chat_that_moved_twice_is_meant_by_its_first_id(tmp_path: Path) 
     async with opened(tmp_path) as store:
 
         async def move(old: str, new: str) -> None:
-            moved = InboundEvent(
-                id=f"{old} {new}",
-                address=Address("tg", old),
-                chat_kind="group",
-                sender=Person("0"),
-                kind="moved",
-                text=new,
-            )
-            await deliver(store, moved)
+            await deliver(store, moved(f"{old} {new}", old, new))
 
         await move("-5", "-6")
         await move("-6", "-7")
@@ -276,10 +264,7 @@ async def test_what_comes_late_from_where_a_chat_was_does_not_undo_its_move(tmp_
     access = replace(POLICY, group_policy="chats", allowed_chats=frozenset({"-5"}))
     clock = Clock()
     async with opened(tmp_path, clock, access) as store:
-        moved = InboundEvent(
-            id="m", address=Address("tg", "-5"), chat_kind="group", sender=Person("0"), kind="moved", text="-1005"
-        )
-        await deliver(store, moved, access=access)
+        await deliver(store, moved("m", "-5", "-1005"), access=access)
         for late in (
             event(1, chat="-5", chat_kind="group", to_us=False, at=clock.now - 2),
             event(2, chat="-5", chat_kind="group", kind="button"),
