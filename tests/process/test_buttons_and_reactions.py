@@ -54,7 +54,8 @@ async def test_reactions_go_with_their_messages_and_pressed_buttons_resume_on_ea
             telegram.write(9, "/stop")
             await until(lambda: EYES not in telegram.reactions.values(), "no reaction any more")
             await press(telegram, discord, slack)
-            assert "ERROR" not in gateway.log
+            assert await gateway.terminate() == 0
+        assert "ERROR" not in gateway.log
 
 
 async def react(model: FakeModel, telegram: FakeTelegram, discord: FakeDiscord, slack: FakeSlack) -> None:

@@ -86,8 +86,8 @@ async def test_a_person_writes_through_a_stop_and_everything_comes_three_times(t
             assert (await answered(mail, 3))[2] == "from the command line"
             checked = await hermes(home, "platform", "check", "email")
             assert checked.stdout.startswith(USER)
-            assert PASSWORD not in gateway.log + gateway.said
             assert await gateway.terminate() == 0
+        assert PASSWORD not in gateway.log + gateway.said
         mail.arrive(first)
         answer = mail.accepted[2].message
         mail.arrive(letter("And?", number="m3", subject="Re: from", heads=f"In-Reply-To: {answer['Message-ID']}\n"))
@@ -246,12 +246,13 @@ async def test_a_wrong_password_makes_one_attempt_and_says_what_to_do(tmp_path: 
             found = await until(parked, "a parked account")
             assert "app password" in found["words"]
             assert mail.requests.count("imap AUTHENTICATE") == 1
-            assert "wrong-password" not in gateway.log + gateway.said
             write_config(home, sections(mail, model))
             assert (await hermes(home, "reload")).returncode == 0
             await until(lambda: "imap IDLE" in mail.requests, "IDLE")
             mail.arrive(letter("now?", number="m1"))
             assert await answered(mail, 1) == ["hello"]
+            assert await gateway.terminate() == 0
+        assert "wrong-password" not in gateway.log + gateway.said
 
 
 async def account_of(gateway: GatewayProcess) -> dict[str, Any]:

@@ -120,11 +120,12 @@ async def test_a_bad_token_makes_one_attempt_and_a_changed_one_needs_no_restart(
             assert "`bot_token` is of no use" in found["words"]
             assert (await gateway.chat("hi")).status_code == 200
             shown = (await hermes(home, "status")).stdout
-            assert "xoxb-wrong" not in shown + gateway.log + gateway.said
             write_config(home, sections(slack, model))
             assert (await hermes(home, "reload")).returncode == 0
             slack.say("now?")
             assert await answered(slack, DM, 1) == ["hello"]
+            assert await gateway.terminate() == 0
+        assert "xoxb-wrong" not in shown + gateway.log + gateway.said
 
 
 @pytest.mark.wall_clock_s(90)

@@ -107,8 +107,8 @@ async def test_programs_are_answered_and_people_are_told(tmp_path: Path) -> None
             checked = await hermes(home, "platform", "check", "hooks")
             assert "POST /hooks/tell, signed by github; the reply goes to telegram:7" in checked.stdout
             shown = await hermes(home, "config", "show")
-            assert SECRET not in shown.stdout + gateway.log + gateway.said
             assert await gateway.terminate() == 0
+        assert SECRET not in shown.stdout + gateway.log + gateway.said
         async with open_gateway_process(home) as gateway:
             await served(gateway)
             assert (await ask(gateway, "ask", "a question")).status == 409
