@@ -57,7 +57,7 @@ class SlackConfig:
     )
     ping_s: float = setting(20.0, rule=seconds(600), about="how often the socket is asked for a sign of life")
     backfill_pages: int = setting(
-        40, rule=whole(0, 1000), about="pages of missed messages that are read at most after an outage; 0 = none"
+        400, rule=whole(0, 1000), about="pages of missed messages that are read at most after an outage; 0 = none"
     )
 
 

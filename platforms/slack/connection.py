@@ -26,7 +26,6 @@ from hermes.platform import (
     Secret,
 )
 from platforms.slack.api import SlackApi, Token
-from platforms.slack.backfill import Backfill
 from platforms.slack.config import CAPABILITIES, SlackConfig
 from platforms.slack.files import Files
 from platforms.slack.finding import find
@@ -76,7 +75,7 @@ async def open_slack(config: SlackConfig, host: Host) -> AsyncIterator[Platform]
         uploads = Uploads(host.memory)
         account = Account(
             host=host, config=config, api=api, spaces=spaces, app_token=app_token, happenings=happenings,
-            backfill=Backfill(api, spaces, happenings, config.backfill_pages), ticket=(address, trio.current_time()),
+            ticket=(address, trio.current_time()),
         )  # fmt: skip
         yield Slack(account, Files(api, spaces, uploads), uploads)
 

@@ -85,6 +85,10 @@ class Read:
         self.channels = Newest(cursors.get(CHANNELS))
         self.threads = Newest(cursors.get(THREADS))
 
+    def table(self, place: str) -> Newest:
+        """The one in which a channel or a thread, as `thread_key` names it, is kept."""
+        return self.threads if ":" in place else self.channels
+
     def cursors(self) -> Mapping[str, bytes]:
         """What to commit."""
         return {CHANNELS: self.channels.write(), THREADS: self.threads.write()}

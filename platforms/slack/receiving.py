@@ -1,14 +1,16 @@
 """`Platform.receive`: one socket after the other, each opened before the one before is left, and their envelopes in the inbox.
 
 An envelope is acknowledged when its event is committed. Slack brings again what was not, over whichever socket is there; the
-event has the same id then, as it has when it comes over two sockets, and the inbox keeps it once.
+event has the same id then, as it has when it comes over two sockets, and the inbox keeps it once. What was missed before is read
+from histories beside that; how far a place is read is not moved beyond what is still to be read of it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 SHORT_S, MAX_SHORT = 30.0, 3  # beyond that a request to reconnect is an outage like any other
 TICKET_S = 20.0  # for how long the address of a socket is used
 CROWDED_S = 60.0
+PATIENCE_S = 1.2  # of a run, for histories: Slack wants an acknowledgement within three seconds; names take one at most
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +50,6 @@ class Account:
     spaces: Workspaces
     app_token: Token
     happenings: Happenings
-    backfill: Backfill
     ticket: tuple[str, float] | None = field(default=None)
 
 
@@ -85,6 +87,12 @@ class Receiving:
         self._account = account
         self._inbox = inbox
         self._read = Read(cursors)
+        self._committed = self._read.cursors()
+        self._ahead: dict[str, str] = {}  # place -> its newest message that was committed before what was missed there
+        self._patience_s = PATIENCE_S
+        self._backfill = Backfill(
+            account.api, account.spaces, account.happenings, account.config.backfill_pages, self._read
+        )
         self._order = trio.Lock()  # of commits: sockets have no order among each other, and cursors do
         self._stirred = trio.Event()
         self._broke: Exception | None = None
@@ -93,9 +101,8 @@ class Receiving:
     async def run(self) -> NoReturn:
         """Receive until cancelled; raises as `Platform.receive`."""
         async with open_background_nursery() as nursery:
-            self._account.backfill.begin(self._read)
             link = await self._next(nursery)
-            await self._account.backfill.run(self._read, self._deliver_read)
+            nursery.start_soon(self._keep, partial(self._backfill.run, self._deliver_read))
             short = 0
             while True:
                 begun = trio.current_time()
@@ -119,7 +126,7 @@ class Receiving:
             stir=self._stir,
             answered=self._answered,
         )
-        nursery.start_soon(self._keep, link)
+        nursery.start_soon(self._keep, link.run)
         while not link.connected and link.failure is None and self._broke is None:  # it may have to wait for its turn
             await self._until_stirred()
         with trio.move_on_after(account.config.timeout_s):
@@ -141,10 +148,10 @@ class Receiving:
             return ticket[0]
         return await socket_address(account.api, account.config, account.app_token)
 
-    async def _keep(self, link: Link) -> None:
-        """The task of a socket; what its handler raises ends the run, raised by the task that receives."""
+    async def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        """The task of a socket, or of the histories; what it raises ends the run, raised by the task that receives."""
         try:
-            await link.run()
+            await work()
         except HermesError as error:
             self._broke = self._broke or error
             self._stir()
@@ -199,19 +206,35 @@ class Receiving:
             return
         if event.kind == "message":  # what was missed there comes first; the rest is no reason to wait
             chat, thread = event.address.chat, event.address.thread
-            await self._account.backfill.until_read(chat, *([thread_key(chat, thread)] if thread else ()))
+            await self._until_read(chat, *([thread_key(chat, thread)] if thread else ()))
         async with self._order:
             self._note(event)
-            await self._inbox.deliver(event, cursors=self._read.cursors())
+            await self._commit(event)
         self._inbox.alive("event", next_within_s=2 * self._account.config.quiet_s + 60)
 
-    def _note(self, event: InboundEvent) -> None:
-        """How far its place is read, and that a thread in which somebody speaks to us is followed."""
+    async def _until_read(self, *places: str) -> None:
+        """Wait for the histories of its places, but never so long that envelopes are acknowledged too late."""
+        if self._patience_s > 0 and any(map(self._backfill.is_unread, places)):
+            begun = trio.current_time()
+            with trio.move_on_after(self._patience_s):
+                await self._backfill.until_read(*places)
+            self._patience_s -= trio.current_time() - begun
+
+    def _note(self, event: InboundEvent, reading: str = "") -> None:
+        """How far its places are read, of which the history of one is being read now."""
+        for place in self._places(event):
+            if place != reading and self._backfill.is_unread(place):
+                self._ahead[place] = max(self._ahead.get(place, event.id), event.id, key=float)
+            else:
+                self._read.table(place).note(place, event.id)
+
+    def _places(self, event: InboundEvent) -> Iterator[str]:
+        """The channel and the thread that a message is in; a thread only if it is followed, as one is where somebody speaks to us."""
         place = event.address
         if event.kind != "message" or event.at is None:  # commands are in no history
             return
         if place.thread is None or place.thread == event.id:
-            self._read.channels.note(place.chat, event.id)
+            yield place.chat
         if place.thread is not None:
             key = thread_key(place.chat, place.thread)
             if (
@@ -219,11 +242,20 @@ class Receiving:
                 or (event.to_us and self._account.config.follow_threads)
                 or event.chat_kind == "dm"
             ):
-                self._read.threads.note(key, event.id)
+                yield key
 
-    async def _deliver_read(self, *events: InboundEvent) -> None:
-        """Messages of a history."""
+    async def _deliver_read(self, place: str, *events: InboundEvent) -> None:
+        """The messages of a history: its place is read."""
         async with self._order:
             for event in events:
-                self._note(event)
-            await self._inbox.deliver(*events, cursors=self._read.cursors())
+                self._note(event, reading=place)
+            table, ahead = self._read.table(place), self._ahead.pop(place, None)
+            if ahead is not None:
+                table.note(place, ahead)
+            if events or self._read.cursors() != self._committed:
+                await self._commit(*events)
+
+    async def _commit(self, *events: InboundEvent) -> None:
+        cursors = self._read.cursors()
+        await self._inbox.deliver(*events, cursors=cursors)
+        self._committed = cursors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from hermes.errors import (
     PlatformConflict,
     PlatformRefused,
     PlatformUnavailable,
-    RateLimited,
     StoreUnavailable,
 )
 from hermes.events import Address, Button, Content
@@ -317,9 +315,18 @@ async def test_what_slack_gave_up_bringing_is_read_from_the_histories() -> None:
         assert not missed["missed, in the channel"].to_us
 
 
-async def test_long_histories_are_read_page_by_page_and_a_limit_goes_on_later() -> None:
-    later = 0.0
-    async with no_leaks(), open_fake_slack(page=10, clock=lambda: time.time() + later) as slack:
+def limited(seconds: int) -> Fault:
+    """An answer to one request for a history."""
+    return Fault(path="conversations.history", answer=answer_json({"ok": False}, 429, {"retry-after": str(seconds)}))
+
+
+def by_trio() -> float:
+    """The time of the service and of the host, as fast as the test's."""
+    return 1_800_000_000.0 + trio.current_time()
+
+
+async def test_long_histories_are_read_page_by_page_and_a_limit_is_waited_for(clock: MockClock) -> None:
+    async with no_leaks(), open_fake_slack(page=10, clock=by_trio) as slack:
         inbox = RecordingInbox(account="slack")
         async with opened(slack, inbox) as on, on.receiving():
             slack.say("first")
@@ -330,17 +337,75 @@ async def test_long_histories_are_read_page_by_page_and_a_limit_goes_on_later() 
             slack.say(f"missed {number}")
         slack.say("missed there", CHANNEL)
         slack.sockets.waiting.clear()
-        async with opened(slack, inbox) as on:
-            limit = answer_json({"ok": False}, 429, {"retry-after": "1"})
-            slack.fail(Fault(path="conversations.history", answer=limit, times=1))
-            with pytest.raises(RateLimited):
-                await on.platform.receive(inbox, dict(inbox.cursors))
-            later = 2.0
-            async with on.receiving():
-                await on.received(38)
+        async with opened(slack, inbox) as on, on.receiving() as raised:
+            slack.fail(limited(20))
+            asked = len(slack.asked("conversations.history"))
+            await on.received(38)
+            assert not raised
+            assert len(slack.asked("conversations.history")) - asked == 6  # the refused one, one, and four pages
         assert [each.text for each in inbox.events if each.text.startswith("missed ") and each.text[7:].isdigit()] == [
             f"missed {number}" for number in range(35)
         ]
+        assert slack.sockets.opened == 2
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_while_histories_cannot_be_read_what_comes_is_acknowledged_in_time_and_nothing_missed_is_lost(
+    clock: MockClock, stops: bool
+) -> None:
+    async with no_leaks(), open_fake_slack(clock=by_trio) as slack:
+        inbox = RecordingInbox(account="slack")
+        async with opened(slack, inbox) as on, on.receiving():
+            slack.say("first")
+            slack.say("first there", CHANNEL)
+            await on.received(2)
+            await on.acknowledged(2)
+        slack.gives_up = True
+        for chat in (DM, CHANNEL):
+            slack.say("missed", chat)
+        slack.sockets.waiting.clear()
+        async with opened(slack, inbox) as on:
+            slack.fail(limited(40))
+            async with on.receiving() as raised:
+                await slack.until(lambda: slack.faults == [])
+                before = dict(inbox.cursors)
+                begun = trio.current_time()
+                now = [slack.say("now"), slack.say("now there", CHANNEL), slack.say("and now")]
+                slack.command("/hermes", "new")
+                await on.received(6)
+                await on.acknowledged(6)
+                assert trio.current_time() - begun < 3
+                assert on.texts[2:] == ["now", "now there", "and now", "/new"]
+                assert inbox.cursors == before  # nothing is passed over
+                if not stops:
+                    await on.received(8)
+            if stops:
+                async with opened(slack, inbox) as on, on.receiving():
+                    await on.received(8)
+        assert not raised
+        assert sorted(on.texts[6:]) == ["missed", "missed"]
+        for event in now[1:]:
+            assert (
+                event["ts"].encode() in inbox.cursors["channels"]
+            )  # once read, the place is read up to what came meanwhile
+        assert inbox.repeats == 3  # they are in the histories, too
+
+
+async def test_a_place_that_is_not_read_at_all_counts_as_read_up_to_what_came_meanwhile(clock: MockClock) -> None:
+    async with no_leaks(), open_fake_slack(clock=by_trio) as slack:
+        inbox = RecordingInbox(account="slack")
+        async with opened(slack, inbox) as on, on.receiving():
+            slack.say("first there", CHANNEL)
+            slack.say("first")
+            await on.received(2)
+        slack.sockets.waiting.clear()
+        async with opened(slack, inbox, backfill_pages=1) as on, on.receiving():
+            slack.fail(limited(10))
+            now = slack.say("now", CHANNEL)["ts"].encode()
+            await on.received(3)
+            assert now not in inbox.cursors["channels"]
+            await inbox.until(lambda: now in inbox.cursors["channels"])
+        assert len(slack.asked("conversations.history")) == 2
 
 
 async def test_a_message_waits_for_what_was_missed_in_its_own_place_and_for_no_other() -> None:
