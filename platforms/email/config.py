@@ -12,6 +12,7 @@ ADDRESS = re.compile(r"[^@\sA-Z]+@[^@\sA-Z]+\Z")
 PEOPLE = ("allowed_users", "admins", "allow_bots")
 PROXIES = ("http", "https", "socks5", "socks5h")
 SECURITY = ("tls", "starttls", "none")
+CLOSE_S = 10.0  # for a connection that is left; no wait for a server is longer, or a close would cut it
 ANY_FROM = "none"  # of `authserv_id`: what a From line says is believed
 
 # A file of 18 MB has 25 MB as base64, which is what large providers take.
@@ -59,7 +60,7 @@ class EmailConfig:
         240.0, rule=seconds(1700), about="how long one IDLE lasts; afterwards we look for ourselves"
     )
     poll_s: float = setting(30.0, rule=seconds(3600), about="without IDLE: from one look to the next")
-    timeout_s: float = setting(10.0, rule=seconds(60), about="for each connect, read and write")
+    timeout_s: float = setting(10.0, rule=seconds(CLOSE_S), about="for each connect, read and write")
     max_message_bytes: int = setting(
         26_214_400, rule=whole(10_000, 104_857_600), about="of a larger mail only the headers are read"
     )

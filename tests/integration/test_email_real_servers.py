@@ -43,7 +43,7 @@ def mail() -> Iterator[RealMail]:
 def config(mail: RealMail, **more: Any) -> EmailConfig:
     plain = EmailConfig(
         address=USER, password=Secret(PASSWORD), name="Hermes, the agent", imap_host="127.0.0.1", imap_port=mail.imaps,
-        smtp_host="127.0.0.1", smtp_port=mail.smtps, authserv_id=TRUSTED, timeout_s=20,
+        smtp_host="127.0.0.1", smtp_port=mail.smtps, authserv_id=TRUSTED,
     )  # fmt: skip
     return replace(plain, **more)
 

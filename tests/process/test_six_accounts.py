@@ -149,7 +149,7 @@ class Email:
         return {
             "address": USER, "password": PASSWORD, "imap_host": "127.0.0.1", "imap_port": self.fake.imap_port,
             "imap_security": "none", "smtp_host": "127.0.0.1", "smtp_port": self.fake.smtp_port, "smtp_security": "none",
-            "authserv_id": TRUSTED, "allowed_users": [ANNA], "sent_copy": "none", "timeout_s": PATIENT_S, **more,
+            "authserv_id": TRUSTED, "allowed_users": [ANNA], "sent_copy": "none", **more,
         }  # fmt: skip
 
     def write(self, text: str, chat: int = 0) -> None:

@@ -62,6 +62,7 @@ def problems(account: str, *, specs: tuple[PlatformSpec[Any], ...] = SPECS, **se
         ("irc", {"ignored_chats": ["#Den"]}),
         ("email", {"allowed_users": ["Anna@example.org"]}),
         ("email", {"allowed_users": ["@example.org"]}),
+        ("email", {"timeout_s": 10.5}),
     ],
 )
 def test_what_cannot_work_is_found_at_its_key(account: str, section: dict[str, Any]) -> None:
