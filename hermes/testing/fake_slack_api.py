@@ -216,9 +216,11 @@ class ApiSide:
         return self._page(sorted(top, key=lambda each: float(each["ts"]), reverse=True), params)
 
     def _replies(self, params: Params) -> dict[str, Any]:
-        root = self._message(params, "ts")
-        messages = self._world.messages[self._channel(params)].values()
-        replies = [each for each in messages if each.get("thread_ts") == root["ts"] and each is not root]
+        messages = self._world.messages[self._channel(params)]
+        root = messages.get(str(params.get("ts")))
+        if root is None:
+            raise Refused("thread_not_found")
+        replies = [each for each in messages.values() if each.get("thread_ts") == root["ts"] and each is not root]
         return self._page([*sorted(replies, key=lambda each: float(each["ts"]))], params, first=root)
 
     def _page(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import trio
 
 from hermes.accounts import Promises
-from hermes.errors import StoreUnavailable
+from hermes.errors import HermesError, StoreUnavailable
 from hermes.events import InboundEvent
 from hermes.inbound import BadEvent, check_event
-from hermes.platform import EMPTY
+from hermes.platform import EMPTY, Platform
 
 MAX_NAME, MAX_VALUE = 100, 4096  # of a cursor
 Moment = Literal["asked", "committed"]
@@ -135,3 +136,21 @@ class RecordingInbox:
     def _breach(self, what: str) -> None:
         if what not in self.breaches:
             self.breaches.append(what)
+
+
+@asynccontextmanager
+async def receiving(platform: Platform, inbox: RecordingInbox) -> AsyncIterator[list[Exception]]:
+    """`receive`, from what the inbox has committed on, beside the block; the errors that it raises are in the list."""
+    raised: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            await platform.receive(inbox, dict(inbox.cursors))
+        except HermesError as exc:
+            raised.append(exc)
+            inbox.left("receive")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        yield raised
+        nursery.cancel_scope.cancel()

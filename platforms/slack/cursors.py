@@ -46,6 +46,11 @@ class Newest:
         while self._size > MAX_BYTES:
             self.forget(next(iter(self._stamps)))
 
+    def go_back(self, place: str, stamp: str) -> None:
+        """It is read up to here only."""
+        self.forget(place)
+        self.note(place, stamp)
+
     def forget(self, place: str) -> None:
         """It is gone, or of no interest."""
         stamp = self._stamps.pop(place, None)
@@ -75,7 +80,9 @@ def thread_key(chat: str, thread: str) -> str:
 
 
 class Read:
-    """Both tables, as one value.
+    """Both tables, and what was committed of places before what had been missed there.
+
+    No place counts as read beyond what is still to be read of it.
 
     Args:
         cursors: what was committed last.
@@ -84,6 +91,35 @@ class Read:
     def __init__(self, cursors: Mapping[str, bytes]) -> None:
         self.channels = Newest(cursors.get(CHANNELS))
         self.threads = Newest(cursors.get(THREADS))
+        self._ahead: dict[str, str] = {}
+
+    def places(self) -> tuple[str, ...]:
+        """The channels, then the threads, each with the one heard last first."""
+        return *self.channels.places(), *self.threads.places()
+
+    def heard(self, place: str, stamp: str, *, unread: bool) -> None:
+        """A message came there; `unread`: what was missed before it is still to be read."""
+        table = self.table(place)
+        if not unread:
+            table.note(place, stamp)
+            return
+        self._ahead[place] = max(self._ahead.get(place, stamp), stamp, key=float)
+        if place in table:
+            table.note(place, table.of(place))  # heard last, and read no further
+
+    def go_back(self, place: str, stamp: str) -> None:
+        """It turns out that more was missed there, after a stamp."""
+        table = self.table(place)
+        if place not in table:
+            table.note(place, stamp)
+        elif float(table.of(place)) > float(stamp):
+            table.go_back(place, stamp)
+
+    def caught_up(self, place: str) -> None:
+        """What was missed there is read, or never will be."""
+        ahead = self._ahead.pop(place, None)
+        if ahead is not None:
+            self.table(place).note(place, ahead)
 
     def table(self, place: str) -> Newest:
         """The one in which a channel or a thread, as `thread_key` names it, is kept."""

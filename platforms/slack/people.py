@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 MAX_KNOWN = 2000
 MAX_ASKED = 8  # of one message
+PAUSE_S = 3.0  # after names that did not come in time nobody is asked
 ASK_S = 1.0  # of one message: an envelope must be acknowledged within three seconds
 
 
@@ -27,14 +29,16 @@ class People:
     def __init__(self, api: SlackApi) -> None:
         self._api = api
         self._known: dict[str, str] = {}
+        self._asks_at = -math.inf
 
     async def names(self, space: Workspace, ids: Iterable[str]) -> Mapping[str, str]:
         """The names of these people, each asked once, in a second at most."""
         found: dict[str, str] = {}
-        with trio.move_on_after(ASK_S):
+        asks = trio.current_time() >= self._asks_at
+        with trio.move_on_after(ASK_S) as scope:
             for id_ in islice(ids, MAX_ASKED):
                 key = space.outside(id_)
-                if key not in self._known and id_ != space.user and id_[0] in "UW":
+                if asks and key not in self._known and id_ != space.user and id_[0] in "UW":
                     name = await self._ask(space, id_)
                     if name is None:
                         break
@@ -43,6 +47,8 @@ class People:
                         del self._known[next(iter(self._known))]
                 if name := self._known.get(key):
                     found[id_] = name
+        if scope.cancelled_caught:
+            self._asks_at = trio.current_time() + PAUSE_S
         return found
 
     async def _ask(self, space: Workspace, id_: str) -> str | None:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 SHORT_S, MAX_SHORT = 30.0, 3  # beyond that a request to reconnect is an outage like any other
 TICKET_S = 20.0  # for how long the address of a socket is used
 CROWDED_S = 60.0
+AT_ONCE = 100  # events of a history, between which others may commit
 PATIENCE_S = 1.2  # of a run, for histories: Slack wants an acknowledgement within three seconds; names take one at most
 
 
@@ -88,7 +89,6 @@ class Receiving:
         self._inbox = inbox
         self._read = Read(cursors)
         self._committed = self._read.cursors()
-        self._ahead: dict[str, str] = {}  # place -> its newest message that was committed before what was missed there
         self._patience_s = PATIENCE_S
         self._backfill = Backfill(
             account.api, account.spaces, account.happenings, account.config.backfill_pages, self._read
@@ -96,11 +96,12 @@ class Receiving:
         self._order = trio.Lock()  # of commits: sockets have no order among each other, and cursors do
         self._stirred = trio.Event()
         self._broke: Exception | None = None
-        account.happenings.begin(inbox, lambda chat, thread: thread_key(chat, thread) in self._read.threads)
+        account.happenings.begin(inbox, self._follows)
 
     async def run(self) -> NoReturn:
         """Receive until cancelled; raises as `Platform.receive`."""
         async with open_background_nursery() as nursery:
+            self._backfill.begin()
             link = await self._next(nursery)
             nursery.start_soon(self._keep, partial(self._backfill.run, self._deliver_read))
             short = 0
@@ -111,16 +112,24 @@ class Receiving:
                 if short > MAX_SHORT:
                     raise PlatformUnavailable("Slack ends each socket soon after its beginning")
                 fresh = await self._next(nursery)
+                if not link.asked:  # nothing came for long: perhaps because the socket was deaf
+                    self._backfill.begin()
+                    self._patience_s = PATIENCE_S
                 link.retire()
                 link = fresh
 
     async def _next(self, nursery: trio.Nursery) -> Link:
         """Another socket, to which Slack has said hello."""
         account = self._account
+        try:
+            address = await self._address()
+        except HermesError:
+            self._raise_what_broke()
+            raise
         link = Link(
             account.host,
             account.config,
-            await self._address(),
+            address,
             handler=self._take,
             unreadable=account.happenings.unreadable,
             stir=self._stir,
@@ -130,7 +139,7 @@ class Receiving:
         while not link.connected and link.failure is None and self._broke is None:  # it may have to wait for its turn
             await self._until_stirred()
         with trio.move_on_after(account.config.timeout_s):
-            while not link.greeted and link.failure is None and not link.asked:
+            while not link.greeted and link.failure is None and not link.asked and self._broke is None:
                 await self._until_stirred()
         self._raise_what_broke()
         if link.failure is not None:
@@ -208,25 +217,23 @@ class Receiving:
             chat, thread = event.address.chat, event.address.thread
             await self._until_read(chat, *([thread_key(chat, thread)] if thread else ()))
         async with self._order:
-            self._note(event)
+            for place in self._places(event):
+                self._read.heard(place, event.id, unread=self._backfill.is_unread(place))
             await self._commit(event)
         self._inbox.alive("event", next_within_s=2 * self._account.config.quiet_s + 60)
 
     async def _until_read(self, *places: str) -> None:
         """Wait for the histories of its places, but never so long that envelopes are acknowledged too late."""
+        self._backfill.prefer(*places)
         if self._patience_s > 0 and any(map(self._backfill.is_unread, places)):
             begun = trio.current_time()
             with trio.move_on_after(self._patience_s):
                 await self._backfill.until_read(*places)
             self._patience_s -= trio.current_time() - begun
 
-    def _note(self, event: InboundEvent, reading: str = "") -> None:
-        """How far its places are read, of which the history of one is being read now."""
-        for place in self._places(event):
-            if place != reading and self._backfill.is_unread(place):
-                self._ahead[place] = max(self._ahead.get(place, event.id), event.id, key=float)
-            else:
-                self._read.table(place).note(place, event.id)
+    def _follows(self, chat: str, thread: str) -> bool:
+        key = thread_key(chat, thread)
+        return key in self._read.threads or self._backfill.is_unread(key)
 
     def _places(self, event: InboundEvent) -> Iterator[str]:
         """The channel and the thread that a message is in; a thread only if it is followed, as one is where somebody speaks to us."""
@@ -235,27 +242,38 @@ class Receiving:
             return
         if place.thread is None or place.thread == event.id:
             yield place.chat
-        if place.thread is not None:
-            key = thread_key(place.chat, place.thread)
-            if (
-                key in self._read.threads
-                or (event.to_us and self._account.config.follow_threads)
-                or event.chat_kind == "dm"
-            ):
-                yield key
+        if place.thread is not None and (
+            self._follows(place.chat, place.thread)
+            or (event.to_us and self._account.config.follow_threads)
+            or event.chat_kind == "dm"
+        ):
+            yield thread_key(place.chat, place.thread)
 
     async def _deliver_read(self, place: str, *events: InboundEvent) -> None:
-        """The messages of a history: its place is read."""
-        async with self._order:
-            for event in events:
-                self._note(event, reading=place)
-            table, ahead = self._read.table(place), self._ahead.pop(place, None)
-            if ahead is not None:
-                table.note(place, ahead)
-            if events or self._read.cursors() != self._committed:
-                await self._commit(*events)
+        """The messages of a history, after which its place is read; others commit between slices of it."""
+        slices = [events[begin : begin + AT_ONCE] for begin in range(0, len(events), AT_ONCE)] or [()]
+        for number, some in enumerate(slices, 1):
+            async with self._order:
+                for event in some:
+                    for where in self._places(event):
+                        if where == place:
+                            self._read.table(place).note(place, event.id)
+                        else:  # a thread that began while nobody heard, perhaps with replies
+                            self._read.go_back(where, event.id)
+                            self._backfill.add(where, event.id)
+                if number == len(slices):
+                    self._read.caught_up(place)
+                if some or self._read.cursors() != self._committed:
+                    await self._commit(*some)
 
     async def _commit(self, *events: InboundEvent) -> None:
+        """Events, and how far all is read. Raises what broke: nothing is committed any more that was noted with something lost."""
+        self._raise_what_broke()
         cursors = self._read.cursors()
-        await self._inbox.deliver(*events, cursors=cursors)
+        try:
+            await self._inbox.deliver(*events, cursors=cursors)
+        except HermesError as error:
+            self._broke = self._broke or error
+            self._stir()
+            raise
         self._committed = cursors

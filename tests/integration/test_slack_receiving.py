@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,10 @@ from hermes.errors import (
 from hermes.events import Address, Button, Content
 from hermes.platform import CommandSpec, Platform, Secret
 from hermes.testing import no_leaks
-from hermes.testing.fake_http import Answered, answer_json
+from hermes.testing.fake_http import Answered
 from hermes.testing.fake_slack import ALICE, BOB, BOT, CHANNEL, DM, OTHER_TEAM, FakeSlack, Fault, open_fake_slack
 from hermes.testing.host import RecordingInbox, TestMemory, open_test_host
+from hermes.testing.inbox import receiving
 from platforms.slack import SlackConfig
 from platforms.slack import platform as spec
 
@@ -44,22 +45,9 @@ class Bench:
     platform: Platform
     inbox: RecordingInbox
 
-    @asynccontextmanager
-    async def receiving(self) -> AsyncIterator[list[Exception]]:
+    def receiving(self) -> AbstractAsyncContextManager[list[Exception]]:
         """`receive` runs beside the block; what it raises is in the list."""
-        raised: list[Exception] = []
-
-        async def run() -> None:
-            try:
-                await self.platform.receive(self.inbox, dict(self.inbox.cursors))
-            except HermesError as exc:
-                raised.append(exc)
-                self.inbox.left("receive")
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run)
-            yield raised
-            nursery.cancel_scope.cancel()
+        return receiving(self.platform, self.inbox)
 
     async def received(self, count: int) -> None:
         """Wait for so many events."""
@@ -277,209 +265,6 @@ async def test_the_address_that_came_with_the_opening_is_used_once_and_only_whil
         assert len(on.slack.asked("connections.open")) == 2
 
 
-# --- after an outage
-
-
-async def test_what_slack_gave_up_bringing_is_read_from_the_histories() -> None:
-    async with no_leaks(), open_fake_slack() as slack:
-        inbox = RecordingInbox(account="slack")
-        async with opened(slack, inbox) as on, on.receiving():
-            slack.say("one")
-            root = slack.say(f"<@{BOT}> two", CHANNEL)
-            slack.say("chatter", CHANNEL)
-            await on.received(3)
-            await on.acknowledged(4)
-        slack.gives_up = True
-        slack.say("missed, direct")
-        slack.say("missed, in the thread", CHANNEL, thread_ts=root["ts"])
-        slack.say("missed, in the channel", CHANNEL)
-        slack.say("in a thread of others", CHANNEL, thread_ts=slack.say("their own", CHANNEL)["ts"])
-        slack.sockets.waiting.clear()
-        repeats = inbox.repeats
-        slack.add_message(CHANNEL, user=BOT, bot_id="B0HERMES", text="ours")
-        async with opened(slack, inbox) as on, on.receiving():
-            await on.received(7)
-            slack.say("and on")
-            await on.received(8)
-        missed = {each.text: each for each in inbox.events[3:]}
-        assert set(missed) == {
-            "missed, direct",
-            "missed, in the thread",
-            "missed, in the channel",
-            "their own",
-            "and on",
-        }
-        assert inbox.repeats == repeats
-        assert missed["missed, in the thread"].to_us
-        assert missed["missed, in the thread"].address.thread == root["ts"]
-        assert not missed["missed, in the channel"].to_us
-
-
-def limited(seconds: int) -> Fault:
-    """An answer to one request for a history."""
-    return Fault(path="conversations.history", answer=answer_json({"ok": False}, 429, {"retry-after": str(seconds)}))
-
-
-def by_trio() -> float:
-    """The time of the service and of the host, as fast as the test's."""
-    return 1_800_000_000.0 + trio.current_time()
-
-
-async def test_long_histories_are_read_page_by_page_and_a_limit_is_waited_for(clock: MockClock) -> None:
-    async with no_leaks(), open_fake_slack(page=10, clock=by_trio) as slack:
-        inbox = RecordingInbox(account="slack")
-        async with opened(slack, inbox) as on, on.receiving():
-            slack.say("first")
-            slack.say("first there", CHANNEL)
-            await on.received(2)
-        slack.gives_up = True
-        for number in range(35):
-            slack.say(f"missed {number}")
-        slack.say("missed there", CHANNEL)
-        slack.sockets.waiting.clear()
-        async with opened(slack, inbox) as on, on.receiving() as raised:
-            slack.fail(limited(20))
-            asked = len(slack.asked("conversations.history"))
-            await on.received(38)
-            assert not raised
-            assert len(slack.asked("conversations.history")) - asked == 6  # the refused one, one, and four pages
-        assert [each.text for each in inbox.events if each.text.startswith("missed ") and each.text[7:].isdigit()] == [
-            f"missed {number}" for number in range(35)
-        ]
-        assert slack.sockets.opened == 2
-
-
-@pytest.mark.parametrize("stops", [False, True])
-async def test_while_histories_cannot_be_read_what_comes_is_acknowledged_in_time_and_nothing_missed_is_lost(
-    clock: MockClock, stops: bool
-) -> None:
-    async with no_leaks(), open_fake_slack(clock=by_trio) as slack:
-        inbox = RecordingInbox(account="slack")
-        async with opened(slack, inbox) as on, on.receiving():
-            slack.say("first")
-            slack.say("first there", CHANNEL)
-            await on.received(2)
-            await on.acknowledged(2)
-        slack.gives_up = True
-        for chat in (DM, CHANNEL):
-            slack.say("missed", chat)
-        slack.sockets.waiting.clear()
-        async with opened(slack, inbox) as on:
-            slack.fail(limited(40))
-            async with on.receiving() as raised:
-                await slack.until(lambda: slack.faults == [])
-                before = dict(inbox.cursors)
-                begun = trio.current_time()
-                now = [slack.say("now"), slack.say("now there", CHANNEL), slack.say("and now")]
-                slack.command("/hermes", "new")
-                await on.received(6)
-                await on.acknowledged(6)
-                assert trio.current_time() - begun < 3
-                assert on.texts[2:] == ["now", "now there", "and now", "/new"]
-                assert inbox.cursors == before  # nothing is passed over
-                if not stops:
-                    await on.received(8)
-            if stops:
-                async with opened(slack, inbox) as on, on.receiving():
-                    await on.received(8)
-        assert not raised
-        assert sorted(on.texts[6:]) == ["missed", "missed"]
-        for event in now[1:]:
-            assert (
-                event["ts"].encode() in inbox.cursors["channels"]
-            )  # once read, the place is read up to what came meanwhile
-        assert inbox.repeats == 3  # they are in the histories, too
-
-
-async def test_a_place_that_is_not_read_at_all_counts_as_read_up_to_what_came_meanwhile(clock: MockClock) -> None:
-    async with no_leaks(), open_fake_slack(clock=by_trio) as slack:
-        inbox = RecordingInbox(account="slack")
-        async with opened(slack, inbox) as on, on.receiving():
-            slack.say("first there", CHANNEL)
-            slack.say("first")
-            await on.received(2)
-        slack.sockets.waiting.clear()
-        async with opened(slack, inbox, backfill_pages=1) as on, on.receiving():
-            slack.fail(limited(10))
-            now = slack.say("now", CHANNEL)["ts"].encode()
-            await on.received(3)
-            assert now not in inbox.cursors["channels"]
-            await inbox.until(lambda: now in inbox.cursors["channels"])
-        assert len(slack.asked("conversations.history")) == 2
-
-
-async def test_a_message_waits_for_what_was_missed_in_its_own_place_and_for_no_other() -> None:
-    threads = 30
-    async with no_leaks(), open_fake_slack() as slack:
-        inbox = RecordingInbox(account="slack")
-        async with opened(slack, inbox) as on, on.receiving():
-            roots = [slack.say(f"<@{BOT}> number {n}", CHANNEL)["ts"] for n in range(threads)]
-            await on.received(threads)
-            await on.acknowledged(2 * threads)
-        slack.gives_up = True
-        slack.say("missed", CHANNEL)
-        slack.say("missed there", CHANNEL, thread_ts=roots[0])  # the one heard least recently would be read last
-        slack.sockets.waiting.clear()
-        before = len(slack.asked("conversations."))
-        said: list[str] = []
-
-        def speak(moment: str) -> None:
-            if moment == "asked" and not said:  # by what was missed in the channel, which is read first
-                said.append(slack.say("and now", CHANNEL, thread_ts=roots[0])["ts"])
-
-        inbox.at = speak
-        async with opened(slack, inbox, backfill_pages=100) as on, on.receiving():
-            await slack.until(lambda: said and said[0] in slack.sockets.acknowledged)
-            assert len(slack.asked("conversations.")) - before < threads // 2
-            assert on.texts[threads:] == ["missed", "missed there", "and now"]
-            await slack.until(lambda: len(slack.asked("conversations.")) - before == 1 + threads)
-
-
-async def test_a_thread_whose_room_was_taken_meanwhile_is_not_read_from_its_beginning() -> None:
-    async with no_leaks(), open_fake_slack() as slack:
-        inbox = RecordingInbox(account="slack")
-        root = slack.say(f"<@{BOT}> begin", CHANNEL)["ts"]
-        old = slack.say("years ago", CHANNEL, thread_ts=root)["ts"]
-        slack.sockets.waiting.clear()
-        slack.gives_up = True
-        slack.say(f"<@{BOT}> another", CHANNEL)
-        slack.sockets.waiting.clear()
-        lines = [f"{CHANNEL}:{root} {old}"]
-        while len("\n".join(lines)) < 4096 - 30:  # no more room
-            lines.append(f"C0FULL:1.{len(lines):06} 1.000000")
-        inbox.cursors.update(channels=f"{CHANNEL} {old}".encode(), threads="\n".join(lines).encode())
-        async with opened(slack, inbox, backfill_pages=1000) as on, on.receiving():
-            await on.received(1)
-            slack.say(f"<@{BOT}> at last", CHANNEL, thread_ts=root)  # waits until its thread is read, or passed over
-            await inbox.until(lambda: "at last" in on.texts)
-        assert on.texts == ["another", "at last"]
-
-
-async def test_places_that_cannot_be_read_any_more_are_forgotten_and_pages_are_bounded() -> None:
-    async with no_leaks(), open_fake_slack() as slack:
-        inbox = RecordingInbox(account="slack")
-        async with opened(slack, inbox) as on, on.receiving():
-            slack.say("first", CHANNEL)
-            slack.say("first")
-            await on.received(2)
-        slack.channels[CHANNEL]["member"] = False
-        slack.gives_up = True
-        slack.say("missed")
-        slack.sockets.waiting.clear()
-        async with opened(slack, inbox) as on, on.receiving():
-            await on.received(3)
-            await inbox.until(lambda: b"C0GENERAL" not in inbox.cursors["channels"])
-            slack.say("now")
-            await on.received(4)
-        slack.say("missed again")
-        slack.sockets.waiting.clear()
-        asked = len(slack.asked("conversations."))
-        async with opened(slack, inbox, backfill_pages=0) as on, on.receiving():
-            slack.say("and now")
-            await on.received(5)
-        assert len(slack.asked("conversations.")) == asked
-
-
 # --- several workspaces
 
 
@@ -526,12 +311,14 @@ async def test_an_app_that_was_removed_is_refused() -> None:
         assert isinstance(raised[0], PlatformRefused)
 
 
-async def test_a_name_that_cannot_be_had_delays_nothing() -> None:
+async def test_a_name_that_cannot_be_had_delays_nothing(clock: MockClock) -> None:
     async with bench() as on, on.receiving():
         on.slack.fail(
             Fault(path="users.info", answer=Answered(hang=True)), Fault(path="users.info", answer=Answered(status=500))
         )
         on.slack.say("one")
+        await on.received(1)
+        await trio.sleep(3)  # for so long nobody is asked
         on.slack.say("two")
         on.slack.say("three")
         await on.received(3)

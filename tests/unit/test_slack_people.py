@@ -38,4 +38,7 @@ async def test_the_names_of_one_message_take_a_second_at_most(clock: MockClock) 
         begun = trio.current_time()
         assert await people.names(space, ids) == {"U000": "u000", "U001": "u001"}
         assert trio.current_time() - begun == 1.0
+        assert len(await people.names(space, ids)) == 2
+        assert trio.current_time() - begun == 1.0  # nobody is asked for a while
+        await trio.sleep(3)
         assert len(await people.names(space, ids)) == 4  # each is asked once

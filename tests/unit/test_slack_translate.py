@@ -217,6 +217,41 @@ def test_what_was_heard_never_goes_back() -> None:
     assert (len(newest), newest.write()) == (0, b"")
 
 
+STEPS = st.lists(
+    st.tuples(st.sampled_from(("heard", "begin", "read", "begins")), st.sampled_from(("C1", "C1:1.000000"))),
+    max_size=30,
+)
+
+
+@given(STEPS)
+def test_no_place_counts_as_read_beyond_what_is_still_to_be_read(steps: list[tuple[str, str]]) -> None:
+    read, now = Read({}), 1
+    read.heard("C1", "1.000000", unread=False)
+    unread: dict[str, float] = {}  # place -> the stamp from which on it is to be read
+    newest: dict[str, float] = {"C1": 1.0}
+    for step, place in steps:
+        now += 1
+        stamp = f"{now}.000000"
+        if step == "heard":
+            read.heard(place, stamp, unread=place in unread)
+            newest[place] = now
+        elif step == "begin" and place in newest:
+            unread.setdefault(place, float(read.table(place).of(place)))
+        elif step == "read" and place in unread:
+            del unread[place]
+            read.caught_up(place)
+        elif step == "begins" and place != "C1":  # the history of the channel shows where the thread begins
+            read.go_back(place, "1.000000")
+            unread[place] = 1.0
+            newest.setdefault(place, 1.0)
+        for each, since in unread.items():
+            assert float(read.table(each).of(each)) <= since
+    for place, last in newest.items():
+        read.caught_up(place)
+        assert float(read.table(place).of(place)) <= last
+    assert float(read.table("C1").of("C1")) == newest["C1"]
+
+
 @given(st.binary(max_size=200))
 def test_a_cursor_that_is_none_is_nothing(value: bytes) -> None:
     read = Read({"channels": value, "threads": value})
