@@ -25,6 +25,7 @@ from hermes.errors import (
     PlatformUnavailable,
     RateLimited,
     StoreUnavailable,
+    said,
 )
 from hermes.settings import SupervisionConfig
 
@@ -201,7 +202,7 @@ def classify(error: BaseException) -> Failure:
 
 def words_of(error: BaseException) -> str:
     """An error for people: the words of one that we raise on purpose, else type, words and place."""
-    text = str(error).strip()
+    text = said(error).strip()
     if isinstance(error, HermesError) and text:
         return text[:LONGEST_REASON]
     trace, place = error.__traceback__, ""

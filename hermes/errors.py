@@ -345,3 +345,11 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield from leaves(each)
     else:
         yield error
+
+
+def said(error: BaseException) -> str:
+    """What an error says, as every store and every answer can take it: half of a surrogate pair, which has no UTF-8, becomes `?`.
+
+    What a service says may be quoted in it as it came, and what cannot be written down would end more than its request.
+    """
+    return str(error).encode("utf-8", "replace").decode()

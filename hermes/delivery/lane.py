@@ -16,7 +16,7 @@ import trio
 
 from hermes.delivery.content import FindFile, to_content
 from hermes.delivery.limits import Limits
-from hermes.delivery.outcomes import judge, retry_after
+from hermes.delivery.outcomes import judge, retry_after, storable
 from hermes.errors import (
     AccountDown,
     LeaseEnded,
@@ -153,7 +153,7 @@ class Lane:
             return self._failed(part, error)
         self._parts.limits.succeeded(part.address)
         self._parts.sent(part.address)
-        return Ended(part=part, how="sent", receipt=receipt)
+        return Ended(part=part, how="sent", receipt=storable(receipt))
 
     def _failed(self, part: Part, error: Exception) -> Ended:
         """What a failure means for the part, and for what may be requested next."""

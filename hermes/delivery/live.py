@@ -10,7 +10,7 @@ import trio
 from hermes.delivery.content import to_content
 from hermes.delivery.lane import Parts, patiently
 from hermes.delivery.limits import Method
-from hermes.delivery.outcomes import judge, retry_after
+from hermes.delivery.outcomes import judge, retry_after, storable
 from hermes.errors import AccountDown, LeaseEnded, RateLimited, StoreUnavailable, leaves
 from hermes.events import Address, Content, Receipt, ReplyRef, StoredContent
 from hermes.observe.logs import get_log
@@ -215,7 +215,7 @@ class LiveReply:
         self._sending = True
         try:
             reply = reply_for(self._reply, number)
-            part.receipt = await platform.send(part.row.address, content, key=part.row.key, reply=reply)
+            part.receipt = storable(await platform.send(part.row.address, content, key=part.row.key, reply=reply))
             part.recorded = False
         except Exception as error:
             doubtful = judge(error).how in ("uncertain", "bug")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
+
 from hermes.errors import (
     AddressGone,
     HermesError,
@@ -16,7 +18,9 @@ from hermes.errors import (
     Unreachable,
     WebSocketClosed,
     leaves,
+    said,
 )
+from hermes.events import MAX_ID, Receipt, encode_receipt
 
 Verdicts = Literal["sent", "rejected", "gone", "moved", "again", "uncertain", "bug"]
 
@@ -43,11 +47,11 @@ def judge(error: BaseException) -> Verdict:
 
 
 def _judge(error: BaseException) -> Verdict:
-    words = str(error) or type(error).__name__
+    words = said(error) or type(error).__name__
     match error:
         case SendRejected():
             return Verdict("rejected", words)
-        case AddressGone(moved_to=str() as chat):
+        case AddressGone(moved_to=str() as chat) if _is_id(chat):
             return Verdict("moved", words, chat)
         case AddressGone():
             return Verdict("gone", words)
@@ -61,6 +65,19 @@ def _judge(error: BaseException) -> Verdict:
             return Verdict("uncertain", words)
         case _:
             return Verdict("bug", f"{type(error).__name__}: {words}")
+
+
+def _is_id(chat: str) -> bool:
+    return 0 < len(chat) <= MAX_ID and chat.isprintable()
+
+
+def storable(receipt: Receipt) -> Receipt | None:
+    """A receipt that can be kept; None for one that cannot, so that what is shown can only never be edited."""
+    try:
+        encode_receipt(receipt)
+    except (ValueError, TypeError, msgspec.MsgspecError):
+        return None
+    return receipt
 
 
 def retry_after(error: BaseException) -> float | None:

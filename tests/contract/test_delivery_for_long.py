@@ -1,0 +1,56 @@
+"""What a gateway that runs for months meets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trio.testing import MockClock
+
+from hermes.errors import AddressGone, SendRejected, SendUncertain
+from hermes.events import Address, Content, Receipt, ReplyRef
+from hermes.platform import Capabilities
+from hermes.testing.delivering import A, open_delivering
+from hermes.testing.fake_platform import FakeConnections, FakePlatform, refuses
+
+B = Address(account="one", chat="b")
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+@pytest.mark.parametrize("error", [SendRejected("no: \udcff"), AddressGone("left \ud83d"), SendUncertain("cut \udcff")])
+async def test_words_that_cannot_be_stored_end_no_process(tmp_path: Path, clock: MockClock, error: Exception) -> None:
+    async with open_delivering(tmp_path, clock, ambiguous="hold") as place:
+        place.platform.next("a", refuses(error))
+        await place.post("1")
+        await place.post("2", at=B)
+        await place.until_shown("2", chat="b")
+        await place.until("held" if isinstance(error, SendUncertain) else "rejected", "sent")
+        ((reason,), _) = await place.rows("reason")
+        assert reason.isprintable()
+
+
+class Nonsense(FakePlatform):
+    """A service whose ids cannot be written down."""
+
+    async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:
+        """Show a message."""
+        shown = await super().send(to, content, key=key, reply=reply)
+        return Receipt(message_id=f"{shown.message_id}\ud83d", address=to)
+
+
+async def test_a_receipt_that_cannot_be_stored_ends_no_process(tmp_path: Path, clock: MockClock) -> None:
+    can = Capabilities(edits=True, drafts=True)
+    connections = FakeConnections(one=Nonsense(can))
+    async with open_delivering(tmp_path, clock, connections=connections) as place:
+        await place.post("1")
+        await place.until("sent")
+        async with place.delivery.open_live(A, turn_id="turn") as live:
+            live.update("so far")
+            await place.until_shown("1", "so far")
+        await place.finish(A, "turn", "whole")
+        await place.until("sent", "sent")
+        assert place.platform.texts("a")[-1].endswith("whole")
