@@ -65,6 +65,11 @@ def reserve(con: sqlite3.Connection, address: Address, count: int, now: float) -
             (*at(address), 1 + count, now, count),
         ).fetchall()
         if moved_to is None:
+            if (
+                gone_at is not None and gone_at < now - GONE_KEPT_S
+            ):  # what is written to it all the time is not forgotten
+                believe(con, address)
+                gone_at = None
             return Place(address, following - count, None if gone_at is None else reason or "gone")
         address = Address(account=address.account, chat=moved_to, thread=address.thread)
     return Place(address, following - count, "it moved in a circle")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from hermes.errors import AddressGone, SendRejected, SendUncertain
 from hermes.events import Address, Content, Receipt, ReplyRef
 from hermes.platform import Capabilities
+from hermes.settings import RetentionConfig
+from hermes.store import addresses, retention
 from hermes.testing.delivering import A, open_delivering
 from hermes.testing.fake_platform import FakeConnections, FakePlatform, refuses
 
@@ -31,6 +34,20 @@ async def test_words_that_cannot_be_stored_end_no_process(tmp_path: Path, clock:
         await place.until("held" if isinstance(error, SendUncertain) else "rejected", "sent")
         ((reason,), _) = await place.rows("reason")
         assert reason.isprintable()
+
+
+async def test_an_address_that_is_written_to_each_day_is_tried_again_after_a_month(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    day = 86_400.0
+    async with open_delivering(tmp_path, clock, sweep_s=day) as place:
+        place.platform.next("a", refuses(AddressGone("the bot was blocked")))
+        for number in range(int(addresses.GONE_KEPT_S / day) + 2):
+            await place.post(str(number))
+            now = place.store.clock()
+            await place.store.database.write(lambda con, now=now: retention.sweep(con, RetentionConfig(), now))
+            await trio.sleep(day)
+        assert place.platform.texts("a"), "nobody ever looked whether somebody is there again"
 
 
 class Nonsense(FakePlatform):
