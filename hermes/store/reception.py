@@ -195,9 +195,9 @@ def _tied(event: InboundEvent) -> bool:
 
 
 def _rename(con: sqlite3.Connection, account: str, chat: str, to: str) -> None:
-    """Let the open conversations of a chat go on under its new id."""
+    """Let the open conversations of a chat go on under its new id, with what is accepted for them, in a turn or not."""
     old, new = (f"{escaped(account)}:group:{escaped(each)}" for each in (chat, to))
-    for table, condition in (("sessions", "ended_at IS NULL"), ("inbox", inbox.WAITING)):
+    for table, condition in (("sessions", "ended_at IS NULL"), ("inbox", inbox.OPEN)):
         column = "key" if table == "sessions" else "session_key"
         con.execute(
             f"UPDATE OR IGNORE {table} SET {column} = ? || substr({column}, ?)"
