@@ -115,6 +115,11 @@ class LiveSet:
     def __contains__(self, key: str) -> bool:
         return key in self._live or key in self._waiting
 
+    def rests(self, key: str) -> bool:
+        """Whether a session waits for nothing but a wake, which may have been lost."""
+        session = self._live.get(key)
+        return session is not None and session.idle and not session.held_s and not session.woken
+
     @property
     def waiting(self) -> int:
         """Keys that wait for room."""

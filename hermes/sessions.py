@@ -368,7 +368,7 @@ class Sessions:
         """Wait for a wake. Returns False when the session is to end: evicted, idle too long, or the gateway drains."""
         self._live.becomes_idle(session)
         try:
-            held_s, session.held_s = session.held_s, 0.0
+            held_s = session.held_s
             with trio.move_on_after(held_s or self._settings().idle_ttl_s):
                 while session.reserved or not session.woken:
                     if not session.reserved and (session.evicting or not self._live.open):
@@ -384,13 +384,13 @@ class Sessions:
     async def sweep(self) -> None:
         """Find mailboxes that hold rows nobody was woken for, a batch at a time; never returns."""
         while True:
-            try:
-                keys = await self._store.inbox.waiting_keys(WAKE_BATCH)
+            try:  # beyond those that have a task or wait for room: they may have more to do for long
+                keys = await self._store.inbox.waiting_keys(WAKE_BATCH + len(self._live) + self._live.waiting)
             except StoreUnavailable:
                 keys = []
+            keys = [key for key in keys if key not in self._live or self._live.rests(key)][:WAKE_BATCH]
             for key in keys:
-                if key not in self._live:
-                    self._live.wake(key)
+                self._live.wake(key)
             await trio.sleep(FULL_SWEEP_PAUSE_S if len(keys) == WAKE_BATCH else self._settings().sweep_s)
 
     async def drain(self, by: float) -> int:

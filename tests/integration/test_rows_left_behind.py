@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,12 @@ from trio.testing import MockClock
 from hermes.access import AccessPolicy
 from hermes.events import Address, InboundEvent, Person
 from hermes.platform_config import AccountConfig
+from hermes.sessions import WAKE_BATCH
 from hermes.settings import Config, SessionsConfig
 from hermes.store import open_store
 from hermes.store.reception import Place
 from hermes.testing.clock import Hold
-from hermes.testing.door import ScriptedDoor
+from hermes.testing.door import Say, ScriptedDoor
 from hermes.testing.spine import Spine, intake, open_spine
 from platforms.telegram import platform as telegram
 
@@ -24,12 +24,17 @@ POLICY = AccessPolicy(allowed_users=frozenset({"7"}))
 PLACE = Place(account="tg", platform="telegram", access=POLICY, busy="interrupt", pairing_text=str)
 
 
+@pytest.fixture
+def clock() -> MockClock:
+    return MockClock()
+
+
 def configured(home: Path) -> Config:
     account = AccountConfig(account="tg", spec=telegram, config=None, access=POLICY)
     return Config(home=home, workspace=home, platforms={"tg": account})
 
 
-def said(number: int, chat: str, **more: str) -> InboundEvent:
+def said(number: int, chat: str) -> InboundEvent:
     return InboundEvent(
         id=str(number), address=Address("tg", chat), chat_kind="group", sender=Person("7"), text="hi", to_us=True
     )
@@ -53,3 +58,41 @@ async def test_a_turn_that_ran_as_its_group_moved_is_resumed_after_a_death(tmp_p
         assert found.settled == ()
         assert found.claim is not None
         assert found.claim.resumed
+
+
+async def until_answered(spine: Spine, event_id: str) -> None:
+    """Wait until a row is over."""
+    while await spine.rows("SELECT state FROM inbox WHERE event_id = ?", event_id) != [("answered",)]:  # noqa: ASYNC110
+        await trio.sleep(1)  # an observable fact
+
+
+async def accept(spine: Spine, event_id: str, key: str) -> None:
+    """A row of which nobody is told."""
+    await spine.store.inbox.accept(intake(event_id, key, event_id=event_id, mode="detached"))
+
+
+async def test_a_lost_hint_costs_a_sweep_also_where_a_session_is_live(tmp_path: Path, clock: MockClock) -> None:
+    async with open_spine(tmp_path) as spine:
+        with Hold(clock, lambda: spine.store.database.in_flight > 0):
+            await spine.ask("hi")
+            await accept(spine, "later", "s")
+            with trio.fail_after(2 * SessionsConfig().sweep_s):
+                await until_answered(spine, "later")
+            assert spine.sessions.statistics().live == 1
+
+
+async def test_mailboxes_that_are_busy_for_long_hide_no_others_from_the_sweep(tmp_path: Path, clock: MockClock) -> None:
+    end, busy = trio.Event(), [f"busy{number}" for number in range(WAKE_BATCH)]
+    door = ScriptedDoor(
+        lambda request: Say(text="ok", hold_before=None if request.history[-1].message.text == "free" else end)
+    )
+    async with open_spine(tmp_path, door) as spine:
+        with Hold(clock, lambda: spine.store.database.in_flight > 0):
+            for key in busy:
+                await accept(spine, f"{key} 1", key)
+                await accept(spine, f"{key} 2", key)
+            await accept(spine, "free", "free")
+            with trio.fail_after(2 * SessionsConfig().sweep_s):
+                await until_answered(spine, "free")
+            assert spine.sessions.statistics().turning == WAKE_BATCH
+            end.set()
