@@ -38,6 +38,7 @@ class _Account:
         self.plan = plan
         self.record = record
         self.removed = False
+        self.renewed = False  # it is to be another one at its service
         self.history = History()
         self.generation: Generation | None = None
         self.changed = trio.lowlevel.ParkingLot()  # unparked when it is connected, or will not be any more
@@ -77,11 +78,13 @@ class Connections:
         stop_by: Callable[[], float],
         store_ready: Callable[[], Awaitable[None]],
         release: Callable[[str], None],
+        renewed: Callable[[str], None],
         rng: random.Random,
     ) -> None:
         self.table = AccountTable()
         self._nursery = nursery
         self._release = release
+        self._renewed = renewed
         self._starts = trio.Semaphore(STARTS_AT_ONCE)
         self._parts = Parts(
             settings=settings, host=host, stop_by=stop_by, store_ready=store_ready, gate=lambda: self._gate,
@@ -198,6 +201,7 @@ class Connections:
 
     def _change(self, found: _Account, plan: AccountPlan, now: float) -> None:
         same = plan.connects_like(found.plan) and not found.removed
+        found.renewed = found.renewed or plan.identity != found.plan.identity
         found.plan, found.removed = plan, False
         found.record.required = plan.required
         if same:
@@ -207,9 +211,16 @@ class Connections:
         if found.generation is not None:
             found.generation.end("changed")
         else:
-            self._release(plan.account)
+            self._let_go(found)
             found.record.begin_anew(now, enabled=plan.enabled)
             found.wake()
+
+    def _let_go(self, found: _Account) -> None:
+        """Nothing of an account as it was is open any more."""
+        self._release(found.plan.account)
+        if found.renewed or found.removed:
+            found.renewed = False
+            self._renewed(found.plan.account)
 
     def _remove(self, found: _Account) -> None:
         found.removed = True
@@ -255,7 +266,7 @@ class Connections:
                 if await found.wait(self._starts.acquire):
                     await self._connect(found)
         finally:
-            self._release(found.plan.account)
+            self._let_go(found)
             if self._accounts.get(found.plan.account) is found:
                 del self._accounts[found.plan.account]
             self.table.remove(found.record)
@@ -277,7 +288,7 @@ class Connections:
             found.generation = None
         now = trio.current_time()
         if generation.ending is not None:
-            self._release(found.plan.account)
+            self._let_go(found)
         if generation.ending is not None or failure is None:
             found.record.begin_anew(now)
             return
@@ -328,6 +339,7 @@ async def open_connections(
     stop_by: Callable[[], float],
     store_ready: Callable[[], Awaitable[None]],
     release: Callable[[str], None] = lambda _account: None,
+    renewed: Callable[[str], None] = lambda _account: None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Connections]:
     """Keep these accounts connected.
@@ -339,6 +351,7 @@ async def open_connections(
         stop_by: when the gateway must be gone, on trio's clock; infinite while nobody asked.
         store_ready: waits until the store can be written.
         release: told that an account has ended, or is configured otherwise; nothing of it is open then.
+        renewed: told that an account is gone, or another one at its service (its token changed); nothing of it is open then.
         rng: for jitter.
 
     Lifetime: enter = at once; accounts connect beside, and the table shows how far they are. Exit = every generation has
@@ -357,6 +370,7 @@ async def open_connections(
             stop_by=stop_by,
             store_ready=store_ready,
             release=release,
+            renewed=renewed,
             rng=random.Random() if rng is None else rng,
         )
         connections.apply(plans)

@@ -54,6 +54,11 @@ class AccountPlan:
     required: bool = True
     enabled: bool = True
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Who it is at its service: its platform and the values of its secrets."""
+        return self.spec.name, *(getattr(self.config, name, None) for name in self.spec.secrets)
+
     def connects_like(self, other: AccountPlan) -> bool:
         """Whether a connection for the other plan is one for this."""
         return (self.spec, self.config, self.enabled) == (other.spec, other.config, other.enabled)

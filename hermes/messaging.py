@@ -105,6 +105,11 @@ class Messaging:
         ):
             yield progress
 
+    def begin_anew(self, account: str) -> None:
+        """An account is another one at its service from now on."""
+        if self.delivery is not None:
+            self.delivery.begin_anew(account)
+
     def capabilities(self, account: str) -> Capabilities:
         """What an account's service can do, connected or not. Raises AccountDown for one that is not configured."""
         configured = self._current.config.platforms.get(account)
@@ -221,6 +226,7 @@ async def open_messaging(
         open_connections(
             plans(current.config), settings=lambda: current.config.supervision, host=hosts.open, stop_by=lambda: stop.by,
             store_ready=store.database.wait_available, release=hosts.release,
+            renewed=messaging.begin_anew,
         ) as connections,
         open_delivery(
             store, lease=connections.lease, wait_connected=connections.connected, capabilities=messaging.capabilities,

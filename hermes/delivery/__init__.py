@@ -70,6 +70,10 @@ class Delivery:
         """Messages were accepted, which wait now: they may get a sign of that. A hint, synchronous."""
         self._receipts.wake()
 
+    def begin_anew(self, account: str) -> None:
+        """An account is another one at its service from now on, so that nothing of what limited the former one holds. Synchronous."""
+        self._lanes.begin_anew(account)
+
     async def post(
         self, address: Address, parts: Sequence[StoredContent], *, reply: ReplyRef | None = None, source: str
     ) -> Added:

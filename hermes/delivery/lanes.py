@@ -114,6 +114,13 @@ class Lanes:
         """Something was shown: the account's connection works."""
         self._account(address.account).falls = 0
 
+    def begin_anew(self, name: str) -> None:
+        """An account is another one at its service: what limited the former one is over, and its rows are looked for."""
+        self._limits.forget(name)
+        account = self._account(name)
+        account.falls, account.more, account.after = 0, True, None
+        self._swept.set()
+
     def _account(self, name: str) -> _Account:
         account = self._accounts.get(name)
         if account is None:

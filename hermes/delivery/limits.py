@@ -71,6 +71,13 @@ class Limits:
         if lanes and lanes.pop(address, None) is not None and not lanes:
             del self._lanes[address.account]
 
+    def forget(self, account: str) -> None:
+        """Forget all that holds for an account: it is another one at its service."""
+        for kept in (self._accounts, self._chats, self._lanes):
+            kept.pop(account, None)
+        for key in [each for each in self._methods if each[0] == account]:
+            del self._methods[key]
+
     def account_free_at(self, account: str) -> float:
         """When an account may be asked for anything; a time that is past means now."""
         return self._accounts.get(account, 0.0)

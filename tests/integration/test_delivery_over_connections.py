@@ -6,15 +6,16 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from hermes.connections import Connections, open_connections
+from hermes.delivery import Delivery
 from hermes.delivery.content import MARK
-from hermes.errors import AccountDown, PlatformRefused, PlatformUnavailable
+from hermes.errors import AccountDown, PlatformRefused, PlatformUnavailable, RateLimited
 from hermes.platform import Capabilities
 from hermes.settings import SupervisionConfig
 from hermes.testing.delivering import Place, open_delivering
@@ -44,11 +45,13 @@ class Real:
 
 @asynccontextmanager
 async def opened(home: Path, clock: MockClock, service: FakeService) -> AsyncIterator[tuple[Place, Connections]]:
+    running: list[Delivery] = []
     async with open_connections(
         {"one": service.plan("one")}, settings=lambda: SETTINGS, host=fake_host, stop_by=lambda: float("inf"),
-        store_ready=trio.lowlevel.checkpoint, rng=random.Random(1),
+        store_ready=trio.lowlevel.checkpoint, rng=random.Random(1), renewed=lambda account: running[0].begin_anew(account),
     ) as connections:  # fmt: skip
         async with open_delivering(home, clock, connections=Real(connections), accounts=["one"]) as place:  # type: ignore[arg-type]
+            running.append(place.delivery)
             yield place, connections
 
 
@@ -81,6 +84,26 @@ async def test_a_token_that_is_refused_while_sending_keeps_the_reply_for_the_nex
         await place.until("sent")
         assert service.sent == ["1"]
         assert service.tokens[-1] == "better"
+
+
+@pytest.mark.parametrize("scope", ["account", "method", "address"])
+async def test_a_limit_is_over_for_another_token_and_for_no_other_change(
+    tmp_path: Path, clock: MockClock, scope: Literal["account", "method", "address"]
+) -> None:
+    service = FakeService()
+    service.send_steps.append(RateLimited("too much", retry_after_s=86_000, scope=scope))
+    async with opened(tmp_path, clock, service) as (place, connections):
+        await connections.connected("one")
+        await place.post("1")
+        await trio.sleep(60)
+        connections.apply({"one": service.plan("one", enabled=False)})
+        await trio.sleep(60)
+        connections.apply({"one": service.plan("one")})
+        await trio.sleep(60)
+        assert (await place.states(), service.sent) == (["pending"], [])
+        connections.apply({"one": service.plan("one", token="other")})
+        with trio.fail_after(60):
+            await place.until("sent")
 
 
 async def test_a_connection_that_is_replaced_under_a_send(tmp_path: Path, clock: MockClock) -> None:
