@@ -274,7 +274,7 @@ def _part(address: Address, values: tuple[object, ...], look: Look) -> Part | st
         return "unreadable: written by another version"
     if answers is not None and answers.until is not None and answers.until <= look.now:  # the right to answer is void
         answers = ReplyRef(message_id=answers.message_id) if answers.message_id is not None else None
-    dropped = look.deduplicates and tried_at is not None and look.now - tried_at < DEDUPLICATED_S  # type: ignore[operator]
+    dropped = look.deduplicates and tried_at is not None and 0 <= look.now - tried_at < DEDUPLICATED_S  # type: ignore[operator]
     marked = doubtful != SURE and not dropped
     asked = marked and shown is None and look.finds
     hold = marked and look.hold and doubtful == DOUBT  # where a draft may be shown, this content is not

@@ -25,6 +25,9 @@ from hermes.store.steps import TurnGone
 MAX_ATTEMPTS = 2  # starts that ended in the death of the process; the next one sets the row aside
 RESUME_GAP = 1_000_000  # event numbers left out when a run is resumed
 SHORT_HISTORY = 200  # messages that are read with a claim; more would keep other writers waiting
+CLOCK_STEP_S = (
+    1.0  # what was accepted further in the future was so by a clock that has been set back: it waits for nothing
+)
 MAX_TOGETHER = 64  # rows that one turn answers at most
 
 
@@ -90,7 +93,8 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
     if not waiting:
         return Next(claim=None, settled=tuple(settled), more=more)
     together = _together(waiting, look)
-    if (ready_at := max(each.ready_at for each in together)) > look.now:
+    ready_at = max((each.ready_at for each in together if each.accepted_at <= look.now + CLOCK_STEP_S), default=0.0)
+    if ready_at > look.now:
         return Next(claim=None, settled=tuple(settled), more=False, held_s=ready_at - look.now)
     claim = _begin(con, together, session, look)
     return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together) or more)

@@ -8,13 +8,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hermes.errors import AddressGone, SendRejected, SendUncertain
+from hermes.delivery.content import MARK
+from hermes.errors import AddressGone, PlatformUnavailable, SendRejected, SendUncertain
 from hermes.events import Address, Content, Receipt, ReplyRef
 from hermes.platform import Capabilities
 from hermes.settings import RetentionConfig
 from hermes.store import addresses, retention
+from hermes.store.outbox import DEDUPLICATED_S
 from hermes.testing.delivering import A, open_delivering
-from hermes.testing.fake_platform import FakeConnections, FakePlatform, refuses
+from hermes.testing.fake_platform import GOOD, FakeConnections, FakePlatform, refuses, shows_and_raises
 
 B = Address(account="one", chat="b")
 
@@ -71,3 +73,18 @@ async def test_a_receipt_that_cannot_be_stored_ends_no_process(tmp_path: Path, c
         await place.finish(A, "turn", "whole")
         await place.until("sent", "sent")
         assert place.platform.texts("a")[-1].endswith("whole")
+
+
+async def test_a_clock_that_is_set_back_makes_no_unmarked_repeat(tmp_path: Path, clock: MockClock) -> None:
+    """What was tried tomorrow may be long ago: the service may have forgotten its key."""
+    can = Capabilities(deduplicates=True)
+    async with open_delivering(tmp_path, clock, capabilities=can) as place:
+        place.platform.next("a", shows_and_raises(SendUncertain("cut")))
+        place.platform.mood = lambda _: refuses(PlatformUnavailable("down"))
+        await place.post("1")
+        await trio.sleep(2 * DEDUPLICATED_S)
+        assert await place.states() == ["ambiguous"]
+        await place.store.database.write(lambda con: con.execute("UPDATE outbox SET tried_at = tried_at + 86400"))
+        place.platform.mood = lambda _: GOOD
+        await place.until("sent")
+        assert place.platform.texts("a") == ["1", f"{MARK}\n1"]

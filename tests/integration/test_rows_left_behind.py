@@ -34,10 +34,11 @@ def configured(home: Path) -> Config:
     return Config(home=home, workspace=home, platforms={"tg": account})
 
 
-def said(number: int, chat: str) -> InboundEvent:
+def said(number: int, chat: str, *, continues: bool = False) -> InboundEvent:
     return InboundEvent(
-        id=str(number), address=Address("tg", chat), chat_kind="group", sender=Person("7"), text="hi", to_us=True
-    )
+        id=str(number), address=Address("tg", chat), chat_kind="group", sender=Person("7"), text="hi", to_us=True,
+        continues=continues,
+    )  # fmt: skip
 
 
 def moved(number: int, old: str, new: str) -> InboundEvent:
@@ -58,6 +59,20 @@ async def test_a_turn_that_ran_as_its_group_moved_is_resumed_after_a_death(tmp_p
         assert found.settled == ()
         assert found.claim is not None
         assert found.claim.resumed
+
+
+async def test_a_clock_that_is_set_back_keeps_no_message_waiting(tmp_path: Path) -> None:
+    now = [1_700_000_000.0]
+    async with open_store(tmp_path / "hermes.db", configured(tmp_path), "boot", lambda: now[0]) as store:
+        await store.inbox.deliver(PLACE, (said(1, "-5", continues=True),), {})
+        held = await store.turns.take_up("tg:group:-5:user 7", "turn_1", frozenset(), remembers=False)
+        assert held.held_s == PLACE.merge_window_s
+        now[0] -= 0.25  # no more than clocks are corrected by
+        held = await store.turns.take_up("tg:group:-5:user 7", "turn_1", frozenset(), remembers=False)
+        assert held.held_s == PLACE.merge_window_s + 0.25
+        now[0] -= 3600
+        found = await store.turns.take_up("tg:group:-5:user 7", "turn_1", frozenset(), remembers=False)
+        assert found.claim is not None
 
 
 async def until_answered(spine: Spine, event_id: str) -> None:
