@@ -122,6 +122,7 @@ class AccountRecord:
         self._receive: _Trouble | None = None
         self._overdue = ""
         self._settles_at: float | None = None
+        self._promises: Promises | None = None
 
     # What its supervisor saw.
 
@@ -184,6 +185,10 @@ class AccountRecord:
         """Receiving goes on, and from this time on earlier troubles with it are over; None: it has ended."""
         self._settles_at = settles_at
 
+    def listens(self, promises: Promises | None) -> None:
+        """A run of `receive` begins, whose broken promises show even while it does not end; None: it has ended."""
+        self._promises = promises
+
     def receive_failed(self, failure: Failure, now: float) -> None:
         """Receiving failed, and is tried again while the connection stands."""
         trouble = _Trouble(now, now, failure.reason)
@@ -220,6 +225,8 @@ class AccountRecord:
         """The account as it is to be shown."""
         if self._settles_at is not None and now >= self._settles_at:
             self._receive = self._conflict = None
+        if self._promises is not None and (silent := self._promises.broken(now)) is not None:
+            self._deaf.setdefault(silent, self._promises.due)
         state, since, reason = self._judged()
         due = None if self._next_at is None else max(0.0, self._next_at - now)
         words = _WORDS[state] + (f"{' ' if state == 'degraded' else ': '}{reason}" if reason else "")

@@ -157,10 +157,12 @@ async def run_receive(
 
     begins(inbox)
     gate.runs.add(inbox)
+    record.listens(inbox.promises)
     try:
         error = await contained(receive)
     finally:
         inbox.over = True
+        record.listens(None)
         gate.runs.discard(inbox)
         gate.ended.unpark_all()
     now = trio.current_time()

@@ -298,6 +298,20 @@ async def test_a_broken_promise_is_shown_and_renews_the_connection(clock: MockCl
         assert service.most_open == service.most_receiving == 1
 
 
+async def test_a_broken_promise_is_shown_also_while_receiving_does_not_end(clock: MockClock) -> None:
+    async def stuck(inbox: Inbox) -> None:
+        inbox.alive("poll", next_within_s=60)
+        await hang_shielded()
+
+    service = FakeService(receive_steps=deque([stuck]))
+    async with receiving(service) as connections:
+        await trio.sleep(59)
+        assert status(connections).works
+        await trio.sleep(2)
+        assert (status(connections).state, status(connections).deaf) == ("deaf", ("poll",))
+        await until(lambda: service.receiving and status(connections).generation == 2)
+
+
 async def test_a_path_that_is_proven_to_bring_nothing_is_shown_however_healthy_the_rest_is(clock: MockClock) -> None:
     async def finds_out(inbox: Inbox) -> None:
         inbox.alive("poll", next_within_s=600)
