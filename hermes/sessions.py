@@ -334,10 +334,11 @@ class Sessions:
         session.held_s = found.held_s
         if found.claim is None:
             return found.more
+        left = found.claim.rows[-1].event_id in self._feeds.left  # after its begin was asked for
         feed = self._feeds.begin(found.claim)
         turn = session.turn = Turn(found.claim, feed)
         try:
-            if feed.mode == "attended" and not feed.readers and found.claim.rows[-1].account == HTTP:
+            if left or (feed.mode == "attended" and not feed.readers and found.claim.rows[-1].account == HTTP):
                 turn.interrupt(Cut(reason="left"))
             elif self._cutting or feed.end is not None:  # its reader was told that nothing is begun any more
                 turn.interrupt(Cut(reason="draining"))

@@ -110,6 +110,17 @@ async def test_when_nobody_waits_any_more_the_turn_ends_and_nobody_is_told(tmp_p
         assert await parts(spine) == []
 
 
+async def test_who_leaves_while_the_turn_is_being_begun_ends_it(tmp_path: Path) -> None:
+    """Between the commit that begins it and its first step nobody runs it yet."""
+    async with receiving(tmp_path, ScriptedDoor([Say(hold_before=trio.Event())])) as (spine, inbox):
+        await inbox.deliver(event(1))
+        assert spine.sessions.statistics().turning == 0
+        inbox.left(event(1).key)
+        await ended(spine, 1)
+        assert await rows(spine) == [(event(1).key, "interrupted", "the caller left")]
+        assert await parts(spine) == []
+
+
 async def test_what_is_over_is_forgotten(tmp_path: Path) -> None:
     async with receiving(tmp_path, ScriptedDoor()) as (spine, inbox):
         for number in range(3):
