@@ -97,9 +97,8 @@ class Messaging:
         if self.delivery is None or row.address is None:
             yield None
             return
-        old = row.turn_id if claim.resumed else None
         async with (
-            self.delivery.open_live(row.address, reply=row.reply, turn_id=claim.turn_id, resumes=old) as live,
+            self.delivery.open_live(row.address, reply=row.reply, turn_id=claim.turn_id, resumes=claim.resumes) as live,
             self.delivery.open_typing(row.address),  # ends first: a request that hangs does not keep it
             self.delivery.open_progress(live) as progress,
         ):

@@ -122,6 +122,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     first_event: int
     history: tuple[Message, ...] | None = None
 
+    @property
+    def resumes(self) -> str | None:
+        """The turn that is gone on with, and with what it has shown; what came since was in no turn."""
+        return self.rows[0].turn_id if self.resumed else None
+
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """A row that ended without a turn (left, stopped, quarantined, refused); `told` is where that is said."""

@@ -301,9 +301,11 @@ def _say(con: sqlite3.Connection, how: Finish, now: float) -> None:
     if how.reply:
         live_parts.finish_live(
             con, row.address, how.reply, reply=row.reply, source="turn", turn_id=claim.turn_id, now=now,
-            resumes=row.turn_id if claim.resumed else None,
+            resumes=claim.resumes,
         )  # fmt: skip
-    elif how.rows != "pending":  # a turn that is resumed goes on with what it has shown
+    elif (
+        how.rows != "pending" or how.reason == "restarted"
+    ):  # what is resumed at the next start is ended by its recovery
         live_parts.end_live(con, claim.turn_id, now)
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from hermes.access import AccessPolicy
-from hermes.events import Address, InboundEvent, Person
+from hermes.events import Address, InboundEvent, Person, Receipt, StoredContent
+from hermes.intake import TurnEnd
 from hermes.platform_config import AccountConfig
 from hermes.sessions import WAKE_BATCH
 from hermes.settings import Config, SessionsConfig
 from hermes.store import open_store
 from hermes.store.reception import Place
+from hermes.store.rows import Claim
+from hermes.store.turns import Finish
 from hermes.testing.clock import Hold
 from hermes.testing.door import Say, ScriptedDoor
 from hermes.testing.spine import Spine, intake, open_spine
@@ -73,6 +77,36 @@ async def test_a_clock_that_is_set_back_keeps_no_message_waiting(tmp_path: Path)
         now[0] -= 3600
         found = await store.turns.take_up("tg:group:-5:user 7", "turn_1", frozenset(), remembers=False)
         assert found.claim is not None
+
+
+async def test_what_a_restarted_turn_showed_becomes_the_reply_to_both_messages(tmp_path: Path) -> None:
+    """A line that says that it takes long is shown, and the turn begins anew with a newer message: nothing stays `live`."""
+    key, where = "tg:group:-5:user 7", Address("tg", "-5")
+    async with open_store(tmp_path / "hermes.db", configured(tmp_path), "boot") as store:
+
+        async def begin(number: int) -> Claim:
+            await store.inbox.deliver(PLACE, (said(number, "-5"),), {})
+            found = await store.turns.take_up(key, f"turn_{number}", frozenset(), remembers=False)
+            assert found.claim is not None
+            return found.claim
+
+        def finish(claim: Claim, **how: Any) -> Finish:
+            end = TurnEnd(event_id=claim.rows[-1].event_id, session_id=claim.session.id, state="done")
+            return Finish(claim=claim, end=end, messages=(), **how)
+
+        first = await begin(1)
+        line = StoredContent(text="still working")
+        live = await store.outbox.open_live(where, line, reply=None, source="turn", turn_id="turn_1")
+        assert live is not None
+        await store.outbox.shown(live.id, Receipt(message_id="m1", address=where))
+        await store.turns.finish(finish(first, rows="pending", reason="restarted"))
+        both = await begin(2)
+        assert [each.event_id for each in both.rows] == ["tg/-5/message/1", "tg/-5/message/2"]
+        await store.turns.finish(finish(both, rows="answered", reply=(StoredContent(text="the reply"),)))
+        found = await store.database.read(
+            lambda con: con.execute("SELECT state, receipt IS NULL FROM outbox").fetchall()
+        )
+        assert found == [("pending", 0)]  # to be edited
 
 
 async def until_answered(spine: Spine, event_id: str) -> None:
