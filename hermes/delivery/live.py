@@ -35,10 +35,25 @@ class DraftTimes:
     def __init__(self, interval_s: Callable[[], float]) -> None:
         self.interval_s = interval_s
         self._next: dict[tuple[str, str], float] = {}
+        self._queues: dict[tuple[str, str], dict[object, None]] = {}  # who waits for that time, in order
 
     def next_at(self, address: Address) -> float:
         """The time of the next one; past means now."""
         return self._next.get((address.account, address.chat), 0.0)
+
+    def is_next(self, address: Address, who: object) -> bool:
+        """Whether nobody in the chat waits for its next draft for longer; from here on who asks waits, until it `leaves`."""
+        queue = self._queues.setdefault((address.account, address.chat), {})
+        queue.setdefault(who)
+        return next(iter(queue)) is who
+
+    def leaves(self, address: Address, who: object) -> None:
+        """It draws now, or has nothing to draw."""
+        chat = (address.account, address.chat)
+        if (queue := self._queues.get(chat)) is not None:
+            queue.pop(who, None)
+            if not queue:
+                del self._queues[chat]
 
     def drew(self, address: Address) -> None:
         """A draft was requested now."""
@@ -147,17 +162,29 @@ class LiveReply:
             self._over = True  # it may be shown, and cannot be edited: the end decides
 
     async def _until_due(self) -> None:
-        """Wait for something to draw, and for the time to."""
-        while True:
-            while self._text == self._drawn or not self._text.strip():
-                self._wake = trio.Event()
-                await self._wake.wait()
-            method: Method = "edit" if self._rows and self._rows[-1].receipt is not None else "send"
-            free_at = self._parts.limits.free_at(self.address, method)
-            due = max(self._times.next_at(self.address), free_at, self._quiet_until)
-            if due <= trio.current_time():
-                return
-            await trio.sleep_until(due)
+        """Wait for something to draw, and for the time to: in a chat in turn."""
+        try:
+            while not await self._is_due():
+                pass
+        finally:
+            self._times.leaves(self.address, self)
+
+    async def _is_due(self) -> bool:
+        """One look: True if it may be drawn now; else False, after a wait."""
+        while self._text == self._drawn or not self._text.strip():
+            self._times.leaves(self.address, self)
+            self._wake = trio.Event()
+            await self._wake.wait()
+        method: Method = "edit" if self._rows and self._rows[-1].receipt is not None else "send"
+        due = max(self._parts.limits.free_at(self.address, method), self._quiet_until)
+        if due > trio.current_time():  # it keeps nobody else waiting
+            self._times.leaves(self.address, self)
+        else:
+            due, first = self._times.next_at(self.address), self._times.is_next(self.address, self)
+            if first and due <= trio.current_time():
+                return True
+        await trio.sleep_until(due)  # where the time has come for another one: a step, in which that one draws
+        return False
 
     async def _draw(self) -> None:
         """Make one request: the first part that does not show what it should."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,6 +65,23 @@ async def test_replies_in_one_chat_share_one_edit_a_second(tmp_path: Path, clock
         assert 8 <= len(drafts) <= 11
         assert 8 <= len(place.platform.asked("elsewhere")) <= 11  # which waits for nobody here
         assert len(place.platform.asked("a", "send")) == 3  # each of them is shown
+
+
+async def test_replies_in_one_chat_are_drawn_in_turn(tmp_path: Path, clock: MockClock) -> None:
+    async with open_delivering(tmp_path, clock, capabilities=LIVE) as place:
+        async with AsyncExitStack() as stack:
+            replies = [
+                await stack.enter_async_context(
+                    place.delivery.open_live(Address("one", chat), turn_id=f"{chat}{number}")
+                )
+                for chat in "abcd"
+                for number in range(8)
+            ]
+            for number in range(95):
+                for live in replies:
+                    live.update(f"as of {number}")
+                await trio.sleep(0.1)
+        assert [len(place.platform.asked(chat, "send")) for chat in "abcd"] == [8] * 4
 
 
 async def test_the_row_is_committed_before_anything_is_shown_and_the_receipt_after(
