@@ -41,7 +41,7 @@ def translate(update: Json, *, account: str, me: Me) -> InboundEvent | None:
 
 
 def _message(message: Json, account: str, me: Me) -> InboundEvent | None:
-    message_id = str(_whole(message, "message_id"))
+    message_id = _named(message, me)
     moved = message.get("migrate_to_chat_id")
     if isinstance(moved, int) and not isinstance(moved, bool):
         return _event(message, message_id, account, me, "moved", text=str(moved))
@@ -52,8 +52,14 @@ def _edited(message: Json, account: str, me: Me, number: int) -> InboundEvent | 
     """An edit; its id is of the update, since a message can be edited twice in a second."""
     if isinstance(message.get("location"), dict):
         return None  # somebody shares where they are, and moves
-    message_id = _whole(message, "message_id")
-    return _said(message, f"{message_id}.{number}", account, me, "edited", edits=str(message_id))
+    message_id = _named(message, me)
+    return _said(message, f"{message_id}.{number}", account, me, "edited", edits=message_id)
+
+
+def _named(message: Json, me: Me) -> str:
+    """A message's name. Each bot numbers the messages of its direct chats and small groups by itself, from one, so that those of
+    another bot, whose token was configured before, had the same numbers."""
+    return f"{me.id}.{_whole(message, 'message_id')}"
 
 
 def _said(

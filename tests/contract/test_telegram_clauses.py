@@ -15,7 +15,7 @@ from hermes.events import AttachmentRef, InboundEvent
 from hermes.nurseries import open_background_nursery
 from hermes.platform import Secret
 from hermes.testing import Clause, Subject, Switch, TestHost, check_platform_clauses, open_wire_server
-from hermes.testing.fake_telegram import TOKEN, FakeTelegram, Fault
+from hermes.testing.fake_telegram import BOT, TOKEN, FakeTelegram, Fault
 from hermes.testing.fake_telegram_webhook import push_updates
 from platforms.telegram import platform
 from platforms.telegram.config import TelegramConfig
@@ -62,7 +62,7 @@ class Service:
     def post(self, text: str) -> str:
         number = self.fake.write(7, text)
         (update,) = [each for each in self.fake.updates if each["update_id"] == number]
-        self.numbers[number] = str(update["message"]["message_id"])
+        self.numbers[number] = f"{BOT['id']}.{update['message']['message_id']}"
         return self.numbers[number]
 
     def shown(self) -> Sequence[str]:

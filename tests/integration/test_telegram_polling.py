@@ -75,6 +75,22 @@ async def test_where_another_bot_was_says_nothing_about_this_one(cursor: bytes) 
         assert "offset" not in fake.calls[3].params
 
 
+async def test_what_is_written_to_another_bot_is_no_repeat_of_what_was_written_to_the_one_before() -> None:
+    """Each bot counts the messages of its direct chats by itself, from one."""
+    async with open_fake_telegram() as fake:
+        inbox = RecordingInbox()
+        fake.write(7, "to the first", message_id=5)
+        async with connected(fake) as found, receiving(found, inbox):
+            await inbox.until(lambda: inbox.events)
+        fake.updates.clear()
+        other = {"ok": True, "result": {"id": 5, "is_bot": True, "first_name": "Other", "username": "other_bot"}}
+        fake.fail("getMe", Fault(code=200, body=json.dumps(other).encode()))
+        fake.write(7, "to the second", message_id=5)
+        async with connected(fake) as found, receiving(found, inbox):
+            await inbox.until(lambda: inbox.deliveries == 2)
+        assert [event.text for event in inbox.events] == ["to the first", "to the second"]
+
+
 async def test_another_bot_is_shown_the_commands_too() -> None:
     memory = TestMemory()
     async with open_fake_telegram() as fake:

@@ -42,11 +42,17 @@ def event(kind: str = "message", **fields: Any) -> InboundEvent:
 
 def test_a_direct_message() -> None:
     found = event(text="hello")
-    assert (found.id, found.text, found.chat_kind, found.to_us, found.at) == ("5", "hello", "dm", True, 1_700_000_000.0)
+    assert (found.id, found.text, found.chat_kind, found.to_us, found.at) == (
+        f"{ME.id}.5",
+        "hello",
+        "dm",
+        True,
+        1_700_000_000.0,
+    )
     assert (str(found.address), found.sender.id, found.sender.bot) == ("telegram:7", "7", False)
     assert found.reply is not None
     assert found.reply.message_id == "5"
-    assert found.key == "telegram/7/message/5"
+    assert found.key == f"telegram/7/message/{ME.id}.5"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +135,7 @@ def test_an_edit_names_what_it_changes_and_each_edit_is_an_event() -> None:
     first, second, again = (translate(each, account="telegram", me=ME) for each in (*edits, edits[0]))
     assert first is not None
     assert second is not None
-    assert (first.kind, first.edits, first.text, second.text) == ("edited", "5", "a", "b")
+    assert (first.kind, first.edits, first.text, second.text) == ("edited", f"{ME.id}.5", "a", "b")
     assert first.key != second.key
     assert first == again
 
