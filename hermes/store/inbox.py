@@ -108,20 +108,31 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
 def _joined(con: sqlite3.Connection, intake: Intake, now: float) -> tuple[str | None, float | None]:
     """What a new row is a part of, and until when it waits for more; the parts before it wait as long as it does."""
     held_until = now + intake.merge_window_s if intake.part_of is not None else None
+    group = _awaiting(con, intake, now)
+    if group is None:
+        return _own(intake), held_until
+    con.execute(
+        f"UPDATE inbox SET held_until = ? WHERE session_key = ? AND {WAITING} AND part_of = ?",
+        (held_until, intake.session_key, group),
+    )
+    return group, held_until
+
+
+def is_awaited(con: sqlite3.Connection, intake: Intake, now: float) -> bool:
+    """Whether what waits last in its mailbox waits for this event, as a part of the same message."""
+    return _awaiting(con, intake, now) is not None
+
+
+def _awaiting(con: sqlite3.Connection, intake: Intake, now: float) -> str | None:
+    """The parts that wait for this one, by their common name."""
     last = con.execute(
         f"SELECT part_of, held_until, principal FROM inbox WHERE session_key = ? AND {WAITING} ORDER BY seq DESC LIMIT 1",
         (intake.session_key,),
     ).fetchone()
     if last is None or last[1] is None or last[1] <= now or last[2] != intake.principal:
-        return _own(intake), held_until
+        return None
     goes_on = str(last[0]).startswith(CONTINUES)
-    if not goes_on and last[0] != intake.part_of:
-        return _own(intake), held_until
-    con.execute(
-        f"UPDATE inbox SET held_until = ? WHERE session_key = ? AND {WAITING} AND part_of = ?",
-        (held_until, intake.session_key, last[0]),
-    )
-    return str(last[0]), held_until
+    return str(last[0]) if goes_on or last[0] == intake.part_of else None
 
 
 def _own(intake: Intake) -> str | None:

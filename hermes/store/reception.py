@@ -109,7 +109,7 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
         return _pair(con, place, event, done, now)
     there = now if event.at is None else event.at
     addresses.address_is_back(con, event.address, 0.0 if event.kind == "button" else there)  # what it is at may be old
-    if verdict.kind == "context":
+    if verdict.kind == "context" and not _goes_on(con, place, event, now):
         if event.kind == "message" and place.access.context_messages:
             context.keep(con, _intake(place, event, named=True), place.access.context_messages, now)
         return "context"
@@ -130,6 +130,13 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     done.rows.append(intake)
     done.files = done.files or intake.fetch_s > 0
     return "accepted"
+
+
+def _goes_on(con: sqlite3.Connection, place: Place, event: InboundEvent, now: float) -> bool:
+    """Whether an event is one more part of a message that speaks to us: in a group the first part alone names us."""
+    if event.kind != "message" or commands.parse(event.text) is not None:
+        return False
+    return inbox.is_awaited(con, _intake(place, event), now)
 
 
 def _says(place: Place, event: InboundEvent, command: commands.Command) -> bool:

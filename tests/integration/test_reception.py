@@ -339,6 +339,24 @@ async def test_a_text_at_the_limit_waits_for_what_goes_on_and_no_longer(tmp_path
         assert (await taken(store))[0] == ["alone after all"]
 
 
+async def test_the_parts_of_what_was_said_to_us_are_said_to_us(tmp_path: Path) -> None:
+    """In a group only one part names us: of an album the one with the caption, of a long text the first."""
+    clock, room = Clock(), {"chat": "-5", "chat_kind": "group"}
+    async with opened(tmp_path, clock) as store:
+        await deliver(store, event(1, "@bot compare", album="g", **room), event(2, "b", album="g", to_us=False, **room))
+        other = event(3, "not ours", album="h", to_us=False, sender=Person("1"), **room)
+        assert (await deliver(store, other)).counts == {"context": 1}
+        assert (await deliver(store, event(4, "c", album="g", to_us=False, **room))).counts == {"accepted": 1}
+        clock.now += 1.1
+        assert (await taken(store, "tg:group:-5:user 7"))[0] == ["@bot compare", "b", "c"]
+        await deliver(store, event(5, "@bot long", continues=True, **room))
+        assert (await deliver(store, event(6, "rest", to_us=False, **room))).counts == {"accepted": 1}
+        assert (await deliver(store, event(9, "/stop", to_us=False, **room))).counts == {"context": 1}
+        clock.now += 1.1
+        late = [event(7, "/stop", to_us=False, **room), event(8, "to somebody else", album="g", to_us=False, **room)]
+        assert (await deliver(store, *late)).counts == {"context": 2}
+
+
 async def test_what_belongs_to_nothing_waits_for_nothing(tmp_path: Path) -> None:
     other = AccessPolicy(allowed_users=frozenset({"7", "8"}), group_sessions_per_user=False)
     async with opened(tmp_path) as store:
