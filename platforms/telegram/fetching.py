@@ -9,6 +9,9 @@ from hermes.errors import PlatformUnavailable, SendRejected
 from hermes.platform import ByteStream, HttpClient
 from platforms.telegram.api import CALL_S, TelegramApi
 
+# Said of errors behind the server, limits included; of an id that is none it says `invalid file_id`; of tdlib/telegram-bot-api.
+NOT_NOW = "temporarily unavailable"
+
 
 class _Bounded:
     """Bytes up to a bound."""
@@ -34,9 +37,14 @@ async def open_file(api: TelegramApi, http: HttpClient, file_id: str, max_bytes:
 
     Raises:
         SendRejected: it is not there, or too large: for the service, or for `max_bytes`.
-        PlatformError: the connection itself.
+        PlatformError: the connection itself, or the service cannot get it now.
     """
-    found = await api.call("getFile", {"file_id": file_id})
+    try:
+        found = await api.call("getFile", {"file_id": file_id})
+    except SendRejected as error:
+        if NOT_NOW in str(error):
+            raise PlatformUnavailable(f"Telegram cannot get the file now: {error}") from None
+        raise
     path = found.get("file_path") if isinstance(found, dict) else None
     size = found.get("file_size") if isinstance(found, dict) else None
     if not isinstance(path, str) or not path or ".." in path.split("/"):

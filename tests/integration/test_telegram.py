@@ -327,6 +327,16 @@ async def test_a_file_is_fetched_up_to_a_bound() -> None:
                 pass
 
 
+async def test_a_file_that_the_service_cannot_get_now_is_asked_for_again() -> None:
+    """It says so of every error of its own behind, limits included; of an id that is none it says `invalid file_id`."""
+    why = "Bad Request: wrong file_id or the file is temporarily unavailable"
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        fake.fail("getFile", Fault(code=400, description=why))
+        with pytest.raises(PlatformUnavailable, match="temporarily"):
+            async with found.fetch(AttachmentRef(kind="document", ref="f"), max_bytes=10):
+                pass
+
+
 async def test_a_check_sends_nothing_and_tells_what_is_missing() -> None:
     assert platform.check is not None
     async with open_fake_telegram() as fake, open_test_host("telegram") as host:
