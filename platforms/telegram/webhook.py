@@ -32,6 +32,7 @@ from platforms.telegram.words import Me
 
 HEADER = "x-telegram-bot-api-secret-token"
 CHECK_S = 60.0
+QUIET_LOOKS = 2  # the service pauses for up to two minutes before it brings an update again
 AT_ONCE = 10  # connections that Telegram may open to us
 MAX_UPDATE = 1_048_576
 _PASSES = ("resolve", "timed out", "timeout", "connection")  # of a webhook that Telegram would not have today
@@ -93,10 +94,13 @@ async def receive(api: TelegramApi, inbox: Inbox, *, config: TelegramConfig, hos
     async with host.routes.mount("updates", hook.handle, max_body_bytes=MAX_UPDATE) as path:
         url = base + path
         await _set(api, url, secret)
+        quiet = 0  # looks in a row between which nothing came
         while True:
             before = hook.taken
             await trio.sleep(check_s)
-            _judge(await api.call("getWebhookInfo", {}), url, quiet=hook.taken == before)
+            info = await api.call("getWebhookInfo", {})
+            quiet = quiet + 1 if hook.taken == before else 0
+            _judge(info, url, quiet=quiet >= QUIET_LOOKS)
             hook.alive()
 
 
@@ -128,7 +132,7 @@ async def _set(api: TelegramApi, url: str, secret: str) -> None:
 
 
 def _judge(info: Any, url: str, *, quiet: bool) -> None:
-    """What `getWebhookInfo` says of the last minute.
+    """What `getWebhookInfo` says of the last minutes.
 
     Raises:
         PlatformConflict: the updates go elsewhere.
@@ -139,7 +143,7 @@ def _judge(info: Any, url: str, *, quiet: bool) -> None:
         raise PlatformConflict("another program has changed this bot's webhook", retry_after_s=CONFLICT_S)
     waiting = info.get("pending_update_count")
     if quiet and isinstance(waiting, int) and waiting > 0:
-        why = str(info.get("last_error_message") or "none came in the last minute")[:200]
+        why = str(info.get("last_error_message") or "none came in the last minutes")[:200]
         raise PlatformUnavailable(
             f"{waiting} updates wait at Telegram, which cannot bring them to {url}: {why}", silent="webhook"
         )

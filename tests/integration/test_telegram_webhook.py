@@ -168,6 +168,25 @@ async def test_a_webhook_that_nothing_reaches_is_no_connection(clock: trio.testi
     assert trio.current_time() >= 2
 
 
+async def test_the_service_may_pause_for_two_minutes_before_it_brings_an_update_again(
+    clock: trio.testing.MockClock,
+) -> None:
+    """Its longest pause is twice as long as ours between two looks (tdlib/telegram-bot-api, WebhookActor.cpp)."""
+    async with open_fake_telegram() as fake, connected(fake) as (found, _):
+        fake.retry_s = fake.longest_retry_s = 119.0
+        inbox = RecordingInbox()
+        inbox.unavailable = True
+        async with receiving(found, inbox, fake):
+            await trio.sleep(50)  # so that a whole minute between two looks is within the pause
+            fake.write(7, "hello")
+            while "503" not in fake.hook.get("last_error_message", ""):
+                await fake.changed()
+            inbox.unavailable = False
+            await inbox.until(lambda: inbox.events)
+        assert fake.counts["setwebhook"] == 1
+        assert trio.current_time() > 160
+
+
 async def test_a_webhook_that_another_program_changed_is_a_conflict(clock: trio.testing.MockClock) -> None:
     async with open_fake_telegram() as fake, connected(fake, quiet_s=2.0) as (found, _), trio.open_nursery() as nursery:
 
