@@ -26,6 +26,7 @@ from platforms.telegram.config import TelegramConfig
 
 CALL_S = 20.0
 UPLOAD_S = 300.0
+MAX_ANSWER = 16_777_216
 CONFLICT_S = 60.0  # the server holds a poll of somebody else for at most 50 s
 MAX_WAIT_S = 86_400.0
 WAIT_S = 5.0  # where a limit does not say how long
@@ -72,6 +73,7 @@ class TelegramApi:
         *,
         parts: tuple[UploadPart, ...] = (),
         timeout_s: float = CALL_S,
+        max_bytes: int = MAX_ANSWER,
     ) -> Any:
         """Call a method and return its `result`.
 
@@ -80,6 +82,7 @@ class TelegramApi:
             params: as JSON can hold them.
             parts: files to upload; the parameters then go as form fields.
             timeout_s: for everything together.
+            max_bytes: of the answer, where no files are uploaded.
 
         Raises:
             PlatformError: what `failure` says; Unreachable as it came.
@@ -90,7 +93,12 @@ class TelegramApi:
             answer = await self._http.request("POST", url, parts=(*fields, *parts), timeout_s=max(timeout_s, UPLOAD_S))
         else:
             answer = await self._http.request(
-                "POST", url, content=_encode(params), headers={"content-type": "application/json"}, timeout_s=timeout_s
+                "POST",
+                url,
+                content=_encode(params),
+                headers={"content-type": "application/json"},
+                timeout_s=timeout_s,
+                max_bytes=max_bytes,
             )
         return result(answer)
 

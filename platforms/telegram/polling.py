@@ -29,6 +29,7 @@ OFFSET = "offset"
 ANSWER_S = 15.0  # beyond the time for which the server may hold a poll
 CONFIRM_S = 5.0
 BATCH = 100
+MAX_BATCH = 67_108_864  # bytes; the service's queue takes no update of more than 512 KiB (tdlib/td, TQueue.cpp)
 PAUSE_S = (
     1.0  # after an answer with nothing new that came at once: there are servers that hold no poll, or confirm nothing
 )
@@ -83,7 +84,7 @@ async def _ask(api: TelegramApi, offset: int | None, hold_s: int) -> list[Any]:
     if offset is not None:
         asked["offset"] = offset
     try:
-        found = await api.call("getUpdates", asked, timeout_s=hold_s + ANSWER_S)
+        found = await api.call("getUpdates", asked, timeout_s=hold_s + ANSWER_S, max_bytes=MAX_BATCH)
     except RateLimited as error:
         raise RateLimited(str(error), retry_after_s=error.retry_after_s, scope="account") from None
     if not isinstance(found, list):

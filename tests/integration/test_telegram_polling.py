@@ -132,6 +132,17 @@ async def test_what_is_malformed_is_passed_over_with_its_number_and_told() -> No
         assert all(because and isinstance(sample, dict) for because, sample in inbox.quarantined)
 
 
+async def test_a_batch_is_read_whatever_the_size_of_its_updates() -> None:
+    """Else it would be asked for again and again, until the service forgets it after a day."""
+    async with open_fake_telegram() as fake, connected(fake) as found:
+        for number in range(40):
+            fake.write(7, str(number), entities=["x" * 500_000])
+        inbox = RecordingInbox()
+        async with receiving(found, inbox):
+            await inbox.until(lambda: inbox.events)
+        assert [event.text for event in inbox.events] == [str(number) for number in range(40)]
+
+
 async def test_updates_without_numbers_cannot_be_confirmed_and_are_no_protocol() -> None:
     async with open_fake_telegram() as fake, connected(fake) as found:
         fake.fail("getUpdates", Fault(code=200, body=b'{"ok":true,"result":[{"message":{}}, 5]}'))
