@@ -35,7 +35,8 @@ CHECK_S = 60.0
 QUIET_LOOKS = 2  # the service pauses for up to two minutes before it brings an update again
 AT_ONCE = 10  # connections that Telegram may open to us
 MAX_UPDATE = 1_048_576
-_PASSES = ("resolve", "timed out", "timeout", "connection")  # of a webhook that Telegram would not have today
+# Of a webhook that Telegram would not have today, in words of its own and of its operating system.
+_PASSES = ("resolve", "timed out", "timeout", "connection", "no route", "unreachable", "host is down")
 
 
 @dataclass(eq=False, slots=True)

@@ -148,7 +148,11 @@ async def test_what_cannot_work_is_refused_when_it_is_opened(more: dict[str, Any
     ("words", "raises"),
     [
         ("Bad Request: bad webhook: An HTTPS URL must be provided for webhook", PlatformRefused),
+        ("Bad Request: bad webhook: Webhook can be set up only on ports 80, 88, 443 or 8443", PlatformRefused),
         ("Bad Request: bad webhook: Failed to resolve host: Temporary failure in name resolution", PlatformUnavailable),
+        ("Bad Request: bad webhook: No route to host", PlatformUnavailable),
+        ("Bad Request: bad webhook: Network is unreachable", PlatformUnavailable),
+        ("Bad Request: bad webhook: Host is down", PlatformUnavailable),
     ],
 )
 async def test_a_webhook_that_the_service_does_not_take_says_why(words: str, raises: type[Exception]) -> None:
