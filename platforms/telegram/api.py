@@ -179,8 +179,8 @@ def failure(status: int, body: Mapping[str, Any]) -> PlatformError:
     moved = parameters.get("migrate_to_chat_id")
     if code == 401 or (code == 404 and "method" not in described):
         return PlatformRefused(
-            f"Telegram does not know this bot token ({code}): copy it again from @BotFather (/mybots, API Token) into `token`;"
-            " who has no bot yet makes one there with /newbot"
+            f"Telegram does not know this bot token ({code} {described}): copy it again from @BotFather (/mybots, API Token)"
+            " into `token`; who has no bot yet makes one there with /newbot"
         )
     if code == 421:
         return PlatformRefused(f"this Bot API server does not serve this bot: {described}")

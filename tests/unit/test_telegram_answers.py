@@ -103,6 +103,9 @@ def test_a_token_that_is_none_is_refused_with_what_to_do() -> None:
         refused = said(code, words)
         assert isinstance(refused, PlatformRefused)
         assert "@BotFather" in str(refused)
+    assert "api-id" in str(
+        said(401, "Unauthorized: invalid api-id/api-hash")
+    )  # of a server of one's own: the token is good
     assert isinstance(said(421, "Misdirected Request: unallowed token specified"), PlatformRefused)
 
 
