@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NoReturn
 
-from hermes.errors import PlatformRefused, PlatformUnavailable, RateLimited, SendError
+from hermes.errors import PlatformError, PlatformRefused, RateLimited, SendError
 from hermes.platform import (
     Activity,
     Address,
@@ -91,10 +91,14 @@ async def _register(rest: Rest, host: Host, application: str) -> None:
         return
     try:
         await rest.ask("PUT", f"/applications/{application}/commands", body=body)
-    except Failed as failed:
-        if isinstance(failed.meaning, PlatformUnavailable | PlatformRefused):
-            raise failed.meaning from None
-        log.warning("the slash commands could not be registered: %s", failed.meaning)
+    except (Failed, PlatformError) as exc:
+        error = exc.meaning if isinstance(exc, Failed) else exc
+        if isinstance(error, PlatformRefused):
+            raise error from None
+        # They work when they are typed: whatever it is, nothing else waits for it.
+        log.warning(
+            "the slash commands could not be registered, which is tried again by the next connection: %s", error
+        )
         return
     await host.memory.put(COMMANDS_KEY, seen)
 

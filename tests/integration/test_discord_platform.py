@@ -146,6 +146,18 @@ async def test_commands_are_registered_when_they_have_changed() -> None:
         assert discord.commands[1]["options"][0]["name"] == "arguments"
 
 
+@pytest.mark.parametrize(("status", "body"), [(429, {"retry_after": 80_000.0, "global": False}), (500, {}), (403, {})])
+async def test_commands_that_cannot_be_registered_hold_up_nothing_else(status: int, body: dict[str, Any]) -> None:
+    async with no_leaks(), open_fake_discord() as discord:
+        commands, memory = (CommandSpec(name="start", help="begins"),), TestMemory()
+        discord.fail(Fault(answer=answer_json(body, status), method="PUT", path="/commands$"))
+        async with opened(discord, commands=commands, memory=memory) as on, on.receiving():
+            await discord.until(lambda: discord.gateway.live)
+        assert discord.commands == []
+        async with opened(discord, commands=commands, memory=memory):
+            assert [each["name"] for each in discord.commands] == ["start"]  # the next time, it is tried again
+
+
 async def test_check_says_who_we_are_and_what_is_missing_and_sends_nothing() -> None:
     async with no_leaks(), open_fake_discord(allowed_intents=1) as discord:
         config = DiscordConfig(token=Secret(discord.token), base_url=discord.base_url)
