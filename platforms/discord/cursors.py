@@ -8,7 +8,7 @@ which somebody has spoken to us.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
@@ -59,15 +59,26 @@ class Newest:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def note(self, channel: str, message: str) -> None:
-        """A message was seen; the channel becomes the one heard last, and the one heard least recently may go."""
+    def note(self, channel: str, message: str, *, unread: Container[str] = ()) -> None:
+        """A message was seen; the channel becomes the one heard last, and the one heard least recently may go.
+
+        Args:
+            channel, message: ids.
+            unread: channels that are kept before all others: what was missed there is still to be read.
+        """
         number, heard = int(channel), int(message)
         if number >= 1 << 64 or heard >= 1 << 64:
             return  # no id of the service
         before = self._ids.pop(str(number), 0)
         self._ids[str(number)] = max(before, heard)
         while len(self._ids) > MAX_CHANNELS:
-            del self._ids[next(iter(self._ids))]
+            del self._ids[next((each for each in self._ids if each not in unread), next(iter(self._ids)))]
+
+    def copy(self) -> Newest:
+        """The same, on its own."""
+        same = Newest()
+        same._ids = dict(self._ids)
+        return same
 
     def forget(self, channel: str) -> None:
         """The channel is gone."""

@@ -26,31 +26,47 @@ GRACE_S = 10.0  # an event may be on its way
 
 
 async def watch_flow(rest: Rest, quiet_s: float, receiving: Receiving, connection: Connection) -> None:
-    """Look after each silence of `quiet_s`; ends the connection if it is deaf."""
+    """Look after each silence of `quiet_s`; ends the connection if it is deaf.
+
+    What is there when the session begins to live is no proof: it may be deleted, or never be read.
+    """
     grace_s = min(GRACE_S, quiet_s)
     looked = 0.0
+    before: dict[str, int] = {}
+    for heard_last in receiving.newest.channels()[:1]:
+        await _look(rest, heard_last, before)
     while True:
         since = max(receiving.heard, looked)
         await trio.sleep_until(since + quiet_s)
         if receiving.heard <= since:
             looked = trio.current_time()
-            for channel in receiving.newest.channels()[:1]:
-                if await _missing(rest, receiving, channel, grace_s):
+            channel = receiving.last or next(iter(before or receiving.newest.channels()), None)
+            if channel is not None and await _missing(rest, receiving, channel, before):
+                heard = receiving.heard
+                await trio.sleep(grace_s)
+                if receiving.heard == heard:
                     words = "messages are written that Discord does not tell us about"
                     connection.end(Ending(words=words, keep=False, silent="event"))
                     return
         receiving.flows(2 * quiet_s + 60)
 
 
-async def _missing(rest: Rest, receiving: Receiving, channel: str, grace_s: float) -> bool:
-    """Whether a message is there that we have not heard of, also a little later."""
-    heard = receiving.heard
+async def _missing(rest: Rest, receiving: Receiving, channel: str, before: dict[str, int]) -> bool:
+    """Whether a message is there that we have not heard of and that is no older than the session's life."""
+    if channel == receiving.last:
+        return await _look(rest, channel, {}) > receiving.known(channel)
+    if channel not in before:
+        await _look(rest, channel, before)
+        return False
+    return await _look(rest, channel, {}) > max(before[channel], receiving.known(channel))
+
+
+async def _look(rest: Rest, channel: str, seen: dict[str, int]) -> int:
+    """The newest message of a channel, kept in `seen` too; 0 if that cannot be found out."""
     try:
-        latest = (await rest.read(f"/channels/{channel}", Channel)).last_message_id
+        latest = int((await rest.read(f"/channels/{channel}", Channel)).last_message_id or 0)
     except (Failed, PlatformError) as exc:
         log.info("whether events flow could not be checked: %s", exc)
-        return False
-    if latest is None or int(latest) <= receiving.newest.of(channel):
-        return False
-    await trio.sleep(grace_s)
-    return receiving.heard == heard
+        return 0
+    seen[channel] = latest
+    return latest

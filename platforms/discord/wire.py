@@ -89,6 +89,7 @@ class Sticker(Wire, frozen=True):
 class Reference(Wire, frozen=True):
     type: int = 0
     message_id: Snowflake | None = None
+    channel_id: Snowflake | None = None
 
 
 class Forwarded(Wire, frozen=True):
@@ -127,6 +128,7 @@ class Message(Wire, frozen=True):
     message_snapshots: tuple[Snapshot, ...] = ()
     referenced_message: Message | None = None
     reactions: tuple[Reacted, ...] = ()
+    thread: Channel | None = None
 
 
 class Channel(Wire, frozen=True):

@@ -306,27 +306,6 @@ async def test_an_invalid_session_is_followed_by_a_new_one_and_what_was_missed_i
         assert len(on.discord.gateway.identifies) == 2
 
 
-async def test_backfill_that_meets_a_limit_goes_on_the_next_time() -> None:
-    async with bench() as on:
-        async with on.receiving():
-            await on.discord.until(lambda: on.discord.gateway.live)
-            on.discord.say("before")
-            on.discord.say("before", CHANNEL)
-            await on.inbox.until(lambda: len(on.inbox.events) == 2)
-        on.inbox.cursors["session"] = b""
-        on.discord.gateway.sessions.clear()
-        on.discord.add_message(DM, "900", "missed")
-        on.discord.add_message(CHANNEL, "900", "missed too")
-        limit = answer_json({"message": "slow", "retry_after": 0.05, "global": False}, 429)
-        on.discord.fail(Fault(answer=limit, method="GET", path=f"/{DM}/messages$"))
-        await on.received(RateLimited, "wait")
-        on.discord.say("meanwhile")
-        while len(on.inbox.events) < 5:
-            async with on.receiving() as raised:
-                await on.inbox.until(lambda raised=raised: raised or len(on.inbox.events) == 5)
-        assert {each.text for each in on.inbox.events} == {"before", "missed", "missed too", "meanwhile"}
-
-
 async def test_a_heartbeat_names_nothing_that_is_still_being_committed(clock: MockClock) -> None:
     async with bench(world={"heartbeat_s": 2.0}) as on, on.receiving():
         beats = on.discord.gateway.heartbeats
