@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from hermes.errors import PlatformError
+from hermes.errors import PlatformError, SendError
 from hermes.events import InboundEvent
 from hermes.platform import Inbox
 from platforms.discord.cursors import Followed
@@ -113,7 +113,7 @@ class Happenings:
         try:
             self._places.note(await self._rest.read(f"/channels/{channel}", Channel))
         except Failed as failed:
-            if failed.status not in (403, 404):
+            if not isinstance(failed.meaning, SendError):
                 raise failed.meaning from None
         return self._places.get(channel) or Place(channel, _NOWHERE if in_server else 1)
 

@@ -281,3 +281,19 @@ async def test_a_thread_that_began_in_what_was_missed_is_read_too(clock: MockClo
             await on.until(3)
         assert on.texts() == ["let us talk", "are you there?"]
         assert on.inbox.events[-1].address.thread == origin["id"]
+
+
+async def test_a_place_that_nobody_will_tell_of_ends_no_connection() -> None:
+    async with bench() as on:
+        await on.hears(CHANNEL)
+        on.discord.fail(
+            Fault(
+                answer=answer_json({"message": "400: Bad Request", "code": 50035}, 400),
+                path=f"/channels/{DM}$",
+                times=9,
+            )
+        )
+        async with on.live() as raised:
+            on.discord.say("hello")
+            await on.inbox.until(lambda: raised or on.texts())
+            assert raised == []
