@@ -41,6 +41,7 @@ from platforms.discord.wire import Message
 log = logging.getLogger(__name__)
 
 SHORT_S, MAX_SHORT = 60.0, 3  # beyond that a request to reconnect is an outage like any other
+MAX_VAIN, VAIN_KEY = 5, "resumes in vain"  # so often in a row a session is not resumed; then a new one is begun
 MARK_EVERY_S = 30.0  # how often the sequence is committed while nothing else is
 ORDER_S = 1.2  # a message waits so long for what was missed before it; commands behind it have three seconds
 
@@ -102,7 +103,7 @@ class Receiving:
                 if resumed:  # it may be what the service keeps for us: resumed, it would come again and again
                     await self._forget_session()
                 raise garbage
-            if not ending.keep:
+            if not ending.keep or (resumed and not lived and await self._in_vain() >= MAX_VAIN):
                 await self._forget_session()
             if ending.refused:
                 raise PlatformRefused(ending.words)
@@ -114,6 +115,15 @@ class Receiving:
                 raise PlatformUnavailable(ending.words, silent=ending.silent)
             invalid = not lived
             log.info("%s; connecting again", ending.words)
+
+    async def _in_vain(self, *, over: bool = False) -> int:
+        """Count that the session was not resumed; `over`: that it lives. A row: each attempt may be another generation's."""
+        memory = self._account.host.memory
+        kept = await memory.get(VAIN_KEY)
+        vain = 0 if over else int(kept or b"0") + 1
+        if vain or kept:
+            await memory.put(VAIN_KEY, b"%d" % vain if vain else None)
+        return vain
 
     async def _connection(self) -> tuple[Ending, bool]:
         """One connection, to where the session is, or to the usual place if nobody is there."""
@@ -161,9 +171,11 @@ class Receiving:
         if isinstance(what, Began):
             self._is_behind()
             await self._commit(connection, what.session.sequence, session=what.session)
+            await self._in_vain(over=True)
             self._lives(connection)
         elif isinstance(what, Resumed):
             await self._commit(connection, what.sequence)
+            await self._in_vain(over=True)
             self._lives(connection)
         else:
             happenings = self._account.happenings

@@ -39,6 +39,7 @@ from hermes.testing.fake_http import Answered, answer_json
 from hermes.testing.host import RecordingInbox, TestMemory, open_test_host
 from platforms.discord import DiscordConfig
 from platforms.discord import platform as spec
+from platforms.discord.receiving import MAX_VAIN
 
 TO = Address("discord", DM)
 
@@ -406,6 +407,29 @@ async def test_what_is_no_frame_ends_the_connection(rubbish: Any) -> None:
         on.discord.gateway.send(rubbish)
         await on.discord.until(lambda: raised)
         assert isinstance(raised[0], PlatformProtocolError)
+
+
+@pytest.mark.parametrize("close", [None, 4000, 4002])
+async def test_a_session_that_no_gateway_resumes_is_given_up(
+    close: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(timeout_s=0.3) as on:
+        async with on.receiving():
+            await on.discord.until(lambda: on.discord.gateway.live)
+            on.discord.say("one")
+            await on.inbox.until(lambda: on.inbox.events)
+        on.discord.say("two")
+
+        def unresumed(link: Any, _: Any) -> None:
+            if close is not None:
+                link.outbox.send_nowait((close, "why"))
+
+        monkeypatch.setattr(on.discord.gateway, "_resume", unresumed)
+        for _ in range(MAX_VAIN):
+            await on.received(PlatformUnavailable, "in time|Discord")
+        async with on.receiving():
+            await on.inbox.until(lambda: len(on.inbox.events) == 2)
+        assert len(on.discord.gateway.resumes) == MAX_VAIN
 
 
 async def test_what_can_never_be_read_is_not_resumed_for_ever() -> None:
