@@ -18,7 +18,7 @@ from platforms.discord.places import Place, Places
 from platforms.discord.protocol import Event
 from platforms.discord.rest import Failed, Rest
 from platforms.discord.translate import message_event
-from platforms.discord.wire import Channel, Guild, Interaction, Message, Threads
+from platforms.discord.wire import Channel, Guild, Interaction, Message, Named, Threads, User
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +69,9 @@ class Happenings:
         """What an event is to the core. Raises PlatformError if the service must be asked and does not answer."""
         if event.name in ("MESSAGE_CREATE", "MESSAGE_UPDATE"):
             message = self._decoded(event, Message)
-            if message is None:
-                return Found()
             edited = event.name == "MESSAGE_UPDATE"
+            if message is None:
+                return Found(message=None if edited else _unreadable(event))
             return Found(await self.message(message, edited=edited), None if edited else message)
         if event.name == "INTERACTION_CREATE":
             interaction = self._decoded(event, Interaction)
@@ -163,3 +163,12 @@ class Happenings:
         """Tell of what was left out."""
         if self.inbox is not None:
             self.inbox.quarantine(because, sample)
+
+
+def _unreadable(event: Event) -> Message | None:
+    """What can be said of a message that is not as documented: that it came, or it would seem to have been kept from us."""
+    try:
+        named = msgspec.json.decode(event.data, type=Named)
+    except msgspec.DecodeError:
+        return None
+    return Message(id=named.id, channel_id=named.channel_id, author=User(id="0"))

@@ -109,6 +109,13 @@ class Reacted(Wire, frozen=True):
     me: bool = False
 
 
+class Named(Wire, frozen=True):
+    """Of a message, which it is."""
+
+    id: Snowflake
+    channel_id: Snowflake
+
+
 class Message(Wire, frozen=True):
     id: Snowflake
     channel_id: Snowflake

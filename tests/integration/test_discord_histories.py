@@ -253,6 +253,16 @@ async def test_what_no_history_brought_is_no_proof_of_deafness(clock: MockClock,
             assert "does not tell us about" in str(raised[0])
 
 
+async def test_a_message_that_cannot_be_read_is_no_proof_of_deafness(clock: MockClock) -> None:
+    async with bench(quiet_s=20.0) as on, on.live() as raised:
+        on.discord.say("one")
+        await on.until(1)
+        on.discord.say("garbage", attachments=[{"id": [], "filename": None}])
+        await on.inbox.until(lambda: on.inbox.quarantined)
+        await on.discord.until(lambda: raised or len(on.discord.asked("GET", f"/channels/{DM}$")) > 3)
+        assert raised == []
+
+
 async def test_an_unread_channel_gives_no_room_to_others(clock: MockClock) -> None:
     async with bench() as on:
         await on.hears(DM)
