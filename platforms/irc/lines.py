@@ -58,15 +58,20 @@ class Line:
 def parse(raw: bytes) -> Line:
     """The line that these bytes are, without their line end.
 
-    What is not UTF-8 is read as Latin-1, which has a letter for each byte.
+    What is not UTF-8 is read as Latin-1, which has a letter for each byte; but for UTF-8 that a server has cut inside its last
+    character, which is left out.
 
     Raises:
         BadLine: they are none.
     """
     try:
         text = raw.decode()
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+    except UnicodeDecodeError as error:
+        kept = raw[: error.start]
+        was_cut = (
+            error.reason == "unexpected end of data" and not kept.isascii()
+        )  # Latin-1 may end in such a byte as well
+        text = kept.decode() if was_cut else raw.decode("latin-1")
     text = text.replace("\0", "")
     tags = EMPTY
     if text.startswith("@"):

@@ -261,3 +261,16 @@ def test_channels_are_come_back_to() -> None:
     assert rooms.take(Line("INVITE", ("me", "#a"), "op!u@h"), 131.0, "me") == [b"JOIN #a\r\n"]
     assert (room := rooms.get("#A")) is not None
     assert room.why == "Cannot join (+b)"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("привет, мир".encode()[:-1], "привет, ми"),  # the server cut it after so many bytes
+        ("日本語".encode()[:-2], "日本"),
+        ("a cup of café".encode("latin-1"), "a cup of café"),
+        ("café, café".encode("latin-1"), "café, café"),
+    ],
+)
+def test_a_line_that_was_cut_inside_a_character_keeps_the_others(raw: bytes, words: str) -> None:
+    assert parse(b":a!b@c PRIVMSG #den :" + raw).words == words
