@@ -11,7 +11,7 @@ from platforms.irc.names import Server
 log = logging.getLogger(__name__)
 
 MAX_INVITED = 100
-MAX_JOIN = 400  # bytes of the names in one JOIN
+MAX_JOIN = 400  # bytes of the names and keys in one JOIN, with what is between them, if there are several
 SLOWEST = 64  # times the first pause between two tries
 # Why a JOIN came to nothing (RFC 2812, section 5.2; modern.ircdocs.horse): no such channel, too many, full, invite only,
 # banned, another key, a bad name, an account needed, unavailable, only with TLS.
@@ -74,7 +74,8 @@ class Rooms:
                 continue
             room.next_at = now + self._first_s * min(2**room.tries, SLOWEST)
             room.tries += 1
-            if names and sum(map(len, (*names, *keys))) + len(room.name) > MAX_JOIN:
+            more = (*names, *keys, room.name, *([room.key] if room.key else []))
+            if names and len(",".join(more).encode("utf-8", "replace")) > MAX_JOIN:
                 lines.append(_join(names, keys))
                 names, keys = [], []
             names.append(room.name)

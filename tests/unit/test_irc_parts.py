@@ -274,3 +274,18 @@ def test_channels_are_come_back_to() -> None:
 )
 def test_a_line_that_was_cut_inside_a_character_keeps_the_others(raw: bytes, words: str) -> None:
     assert parse(b":a!b@c PRIVMSG #den :" + raw).words == words
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        tuple(f"#разговоры-о-погоде-{number}" for number in range(30)),
+        tuple(f"#c{number} k" for number in range(100)),
+        tuple(f"#{number}" for number in range(100)),
+    ],
+)
+def test_many_channels_are_asked_for_in_lines_that_can_be_written(wanted: tuple[str, ...]) -> None:
+    lines = Rooms(wanted, Server(), 30.0, open_door=False).due(0.0)
+    names = [name for raw in lines for name in parse(raw.removesuffix(b"\r\n")).param(0).split(",")]
+    assert all(len(raw) <= MAX_LINE for raw in lines)
+    assert sorted(names) == sorted(each.partition(" ")[0] for each in wanted)
