@@ -78,6 +78,8 @@ class Registering:
                 self._fail_sasl(line)
             case "433" | "436" | "437" if not self._welcomed:
                 return self._another_nick(line)
+            case "432" if self._tries and not self._welcomed:  # one that we made up, such as one that is too long there
+                return self._another_nick(line)
             case "432":
                 self._refuse(f"{self._where} takes no nick such as {self.nick!r}: {line.words}. Change `nick`")
             case "464":
