@@ -20,7 +20,7 @@ WANTED = (
 MAX_NICKS = 6  # names that are tried
 MAX_SAID = 500
 CHUNK = 400  # characters of an AUTHENTICATE
-_SASL_FAILED = ("902", "904", "905", "906", "908")
+_SASL_FAILED = ("902", "904", "905", "908")
 
 
 class Registering:
@@ -76,6 +76,9 @@ class Registering:
                 return [build("CAP", "END")]
             case command if command in _SASL_FAILED:
                 self._fail_sasl(line)
+            case "906":  # not of our doing: the network's services are away, or went
+                gone = PlatformUnavailable(f"{self._where} broke the login off: {line.words}")
+                self.failed = self.failed or gone
             case "433" | "436" | "437" if not self._welcomed:
                 return self._another_nick(line)
             case "432" if self._tries and not self._welcomed:  # one that we made up, such as one that is too long there

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hermes.errors import PlatformRefused, PlatformUnavailable
+from hermes.platform import Secret
 from platforms.irc.config import IrcConfig
 from platforms.irc.lines import parse
 from platforms.irc.registering import Registering
@@ -40,3 +43,14 @@ def test_made_up_nicks_end() -> None:
     for _ in range(10):
         said(one, ":irc.test 433 * x :in use", ":irc.test 432 * x :Erroneous nickname")
     assert isinstance(one.failed, PlatformUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("number", "raises"),
+    [("902", PlatformRefused), ("904", PlatformRefused), ("905", PlatformRefused), ("906", PlatformUnavailable),
+     ("908", PlatformRefused)],
+)  # fmt: skip
+def test_services_that_are_away_are_no_wrong_password(number: str, raises: type) -> None:
+    one = registering(sasl_password=Secret("secret"))
+    said(one, "CAP * LS :sasl", "CAP * ACK :sasl", f":irc.test {number} * :SASL authentication aborted")
+    assert isinstance(one.failed, raises)
