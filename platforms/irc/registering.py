@@ -93,6 +93,8 @@ class Registering:
                 self._welcomed = True
                 self.nick = line.param(0)
                 self._check_login()
+            case "NICK" if self._welcomed and self.server.fold(line.nick) == self.server.fold(self.nick):
+                self.nick = line.param(0)
             case "005":
                 self.server.note(line)
             case "376" | "422" if self._welcomed:

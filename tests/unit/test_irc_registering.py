@@ -54,3 +54,16 @@ def test_services_that_are_away_are_no_wrong_password(number: str, raises: type)
     one = registering(sasl_password=Secret("secret"))
     said(one, "CAP * LS :sasl", "CAP * ACK :sasl", f":irc.test {number} * :SASL authentication aborted")
     assert isinstance(one.failed, raises)
+
+
+def test_a_nick_that_is_taken_from_us_beside_the_welcome_is_noticed() -> None:
+    one = registering()
+    said(
+        one,
+        ":irc.test 001 assistant :Welcome",
+        ":friend!f@h NICK other",
+        ":assistant!~h@host NICK :Guest7",
+        ":irc.test 376 Guest7 :End of the message of the day",
+    )
+    assert one.done
+    assert one.nick == "Guest7"
