@@ -114,7 +114,7 @@ class Receiving:
             self._inbox.alive("server", next_within_s=2 * every_s + 2 * self._session.config.timeout_s)
             await trio.sleep(every_s)
             try:
-                await self._wire.ask("PING", [])
+                await self._wire.ask("PING", [], first=True)  # a part of many lines may take minutes
             except Unanswered as unanswered:
                 raise self._over(unanswered.why) from None
 

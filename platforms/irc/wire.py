@@ -126,7 +126,12 @@ class Wire:
         self._work.set()
 
     async def ask(
-        self, command: str, parts: Sequence[tuple[str, ...]], *, tags: Mapping[str, str] = EMPTY
+        self,
+        command: str,
+        parts: Sequence[tuple[str, ...]],
+        *,
+        tags: Mapping[str, str] = EMPTY,
+        first: bool = False,
     ) -> list[Line]:
         """Write lines of one command to one target, and wait until the server has dealt with all of them.
 
@@ -134,6 +139,7 @@ class Wire:
             command: such as `PRIVMSG`; `PING` without parts only asks whether the server is there.
             parts: the parameters of each line; the first of them is the target.
             tags: of each line.
+            first: before all that waits to be written, which may take minutes.
 
         Returns:
             what it answered.
@@ -149,10 +155,14 @@ class Wire:
         if len(self._asked) >= MAX_ASKED or len(self._queue) >= MAX_QUEUED:
             raise Unanswered(PlatformUnavailable(f"{self._server} answers too slowly"), sent=False)
         asked, raw = self._prepared(command, parts, tags)
-        within_s = self._timeout_s + self.bucket.interval_s * (len(raw) + len(self._queue))
+        before = 0 if first else len(self._queue)
+        within_s = self._timeout_s + self.bucket.interval_s * (len(raw) + before)
         self._asked[asked] = None
         self._tokens.update(dict.fromkeys(asked.tokens, asked))
-        self._queue.extend((line, asked) for line in raw)
+        if first:
+            self._queue.extendleft((line, asked) for line in reversed(raw))
+        else:
+            self._queue.extend((line, asked) for line in raw)
         self._work.set()
         try:
             with trio.move_on_after(within_s):
