@@ -12,6 +12,7 @@ from hermes.errors import (
     AddressGone,
     PlatformError,
     PlatformRefused,
+    PlatformUnavailable,
     RateLimited,
     SendRejected,
     SendUncertain,
@@ -25,6 +26,7 @@ from platforms.irc.session import Session
 from platforms.irc.wire import Unanswered, Wire
 from platforms.irc.wording import bare, wire_lines
 
+MAX_BARE = 200  # channels
 MIN_ROOM = 60  # bytes: a name that leaves less is none
 
 
@@ -42,6 +44,7 @@ class Sending:
         self._session = session
         self._nonce = nonce
         self._number = 0
+        self._bare: dict[str, None] = {}  # channels that block codes
 
     async def send(self, to: Address, content: Content, reply: ReplyRef | None) -> Receipt:
         """Show one part; as `Platform.send`."""
@@ -52,6 +55,8 @@ class Sending:
         target = target_of(to.chat)
         if self._session.config.address_people and self._session.server.is_channel(target) and nick:
             text = f"{nick}: {text}"
+        if self._session.server.fold(target) in self._bare:
+            text = bare(text)
         try:
             return await self._show(to, target, text, message)
         except SendRejected as error:
@@ -76,9 +81,9 @@ class Sending:
             raise _failure(unanswered) from None
         except BadLine as bad:
             raise SendRejected(f"{target[:40]!r} is no name: {bad}") from None
-        for answer in answers:
-            if (error := meaning(answer, target)) is not None:
-                raise self._refusal(error, target)
+        refused = [error for each in answers if (error := meaning(each, target)) is not None]
+        if refused:
+            raise self._refusal(refused[0], target, partly=len(refused) < len(lines))
         return Receipt(message_id=self._shown(answers), address=to)
 
     def _may(self, target: str, lines: int) -> None:
@@ -90,13 +95,24 @@ class Sending:
         if room is not None and not room.joined and (room.tries == 0 or (room.tries == 1 and room.next_at > now)):
             raise _not_yet(room, now)
 
-    def _refusal(self, error: PlatformError, target: str) -> PlatformError:
+    def _refusal(self, error: PlatformError, target: str, *, partly: bool) -> PlatformError:
+        """What a refusal means for the part; what would be repeated is in doubt if some lines of it were taken."""
+        codes = blocks_codes(error)
+        if codes:
+            self._blocks_codes(target)
         room = self._session.rooms.get(target)
         if isinstance(error, SendRejected) and room is not None and not room.joined:
-            if room.tries == 0:  # put out while this was under way
-                return _not_yet(room, trio.current_time())
-            return AddressGone(f"{error}; we are not in it: {room.why or 'nobody says why'}")
+            if room.tries:
+                return AddressGone(f"{error}; we are not in it: {room.why or 'nobody says why'}")
+            error = _not_yet(room, trio.current_time())  # put out while this was under way
+        if partly and (codes or isinstance(error, RateLimited | PlatformUnavailable)):
+            return SendUncertain(f"some lines were taken, and others not: {error}")
         return error
+
+    def _blocks_codes(self, target: str) -> None:
+        self._bare[self._session.server.fold(target)] = None
+        while len(self._bare) > MAX_BARE:
+            del self._bare[next(iter(self._bare))]
 
     def _shown(self, answers: list[Line]) -> str:
         """The message's id; one of our own where the server gives none."""
