@@ -279,7 +279,7 @@ def test_a_line_that_was_cut_inside_a_character_keeps_the_others(raw: bytes, wor
 @pytest.mark.parametrize(
     "wanted",
     [
-        tuple(f"#разговоры-о-погоде-{number}" for number in range(30)),
+        tuple(f"#天気の話をする場所-{number}" for number in range(30)),
         tuple(f"#c{number} k" for number in range(100)),
         tuple(f"#{number}" for number in range(100)),
     ],
