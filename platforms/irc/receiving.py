@@ -71,7 +71,8 @@ class Receiving:
             return
         now = moment(self._wire.stamped) or self._host.clock()  # its clock counts, where it shows it
         if self._seen is None:
-            self._seen = Seen(now)  # whatever was said before is the past
+            waiting = (event.at for event in self._session.arrived if event.at is not None)
+            self._seen = Seen(min((now, *waiting)))  # whatever was said before is the past
             await self._inbox.deliver(cursors={SEEN: write_seen(self._seen)})
             return
         try:
