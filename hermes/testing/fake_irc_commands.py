@@ -188,7 +188,7 @@ def _history(irc: FakeIrc, client: Client, params: list[str]) -> None:
         latest = {chat: said for said in irc.history if (chat := other(said)) is not None}
         lines = [
             f"@batch=h CHATHISTORY TARGETS {chat} {said.stamp}"
-            for chat, said in latest.items()
+            for chat, said in sorted(latest.items(), key=lambda each: each[1].at)
             if begin < said.stamp < end
         ]
         _batch(irc, client, "draft/chathistory-targets", lines[: int(params[3])])

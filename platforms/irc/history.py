@@ -12,7 +12,7 @@ import msgspec
 from hermes.events import InboundEvent
 from platforms.irc.lines import Line
 from platforms.irc.session import Session
-from platforms.irc.translate import stamp
+from platforms.irc.translate import moment, stamp
 from platforms.irc.wire import Wire
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ PAGE = 100
 MAX_TARGETS = 100
 MAX_IDS = 30
 MILLISECOND = 0.001
+NOT_NOW = frozenset(("MESSAGE_ERROR", "TEMPORARILY_UNAVAILABLE", "RATE_LIMITED", "TOO_FAST"))  # codes of a FAIL
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -41,6 +42,10 @@ class Seen(msgspec.Struct, frozen=True):
     def has(self, event: InboundEvent) -> bool:
         """It was read before."""
         return event.id[:100] in self.ids
+
+
+class NotNow(Exception):
+    """The server cannot tell now what was said, but may later."""
 
 
 _decode = msgspec.json.Decoder(Seen).decode
@@ -64,40 +69,74 @@ def is_kept(session: Session) -> bool:
     return {"draft/chathistory", "batch", "message-tags", "server-time"} <= session.capabilities
 
 
-async def missed(wire: Wire, session: Session, seen: Seen, now: float) -> list[InboundEvent]:
-    """What was said since, oldest first; at most `backfill` messages.
+async def missed(wire: Wire, session: Session, seen: Seen, now: float) -> tuple[list[InboundEvent], bool]:
+    """What was said since, oldest first, at most `backfill` messages; and whether the server could tell all.
 
     Raises:
-        Unanswered: the server did not say it all.
+        Unanswered: the connection ended, or the server said nothing.
     """
-    begin = stamp(seen.at - MILLISECOND)
-    budget = session.config.backfill
-    told = await _ask(
-        wire, ("TARGETS", f"timestamp={begin}", f"timestamp={stamp(now + 86_400)}", str(min(MAX_TARGETS, budget)))
-    )
-    targets = [line.param(1) for line in told if line.command == "CHATHISTORY" and line.param(0) == "TARGETS"]
+    begin, end = stamp(seen.at - MILLISECOND), stamp(now + 86_400)
+    budget, all_told = session.config.backfill, True
     found: dict[str, InboundEvent] = {}
-    for target in targets:
+    try:
+        targets = await _targets(wire, session, begin, end)
+    except NotNow:
+        return [], False
+    for target, newest_at in targets.items():
+        try:
+            budget -= await _read(wire, session, target, begin, newest_at, budget, found)
+        except NotNow:
+            all_told = False
         if budget <= 0:
-            log.warning(
-                "more was said than %d messages while we were away; the rest is not read", session.config.backfill
-            )
+            log.warning("%d messages that were said while we were away are read, and no more", session.config.backfill)
             break
-        budget -= await _read(wire, session, target, begin, budget, found)
-    return sorted((each for each in found.values() if not seen.has(each)), key=lambda event: event.at or 0.0)
+    return sorted((each for each in found.values() if not seen.has(each)), key=lambda event: event.at or 0.0), all_told
+
+
+def _page(session: Session, most: int) -> int:
+    """How many lines may be asked for at once."""
+    told = session.server.tokens.get("CHATHISTORY", "")
+    return min(most, int(told) if told.isascii() and told.isdecimal() and int(told) else most)
+
+
+async def _targets(wire: Wire, session: Session, begin: str, end: str) -> dict[str, float | None]:
+    """The chats in which something was said, those with the oldest news first, and when the newest was."""
+    found: dict[str, float | None] = {}
+    page = _page(session, MAX_TARGETS)
+    while len(found) < session.config.backfill:
+        told = [
+            (line.param(1), moment(line.param(2)))
+            for line in await _ask(wire, ("TARGETS", f"timestamp={begin}", f"timestamp={end}", str(page)))
+            if line.command == "CHATHISTORY" and line.param(0) == "TARGETS"
+        ]
+        more = {target: at for target, at in told if target not in found}
+        found |= more
+        last = max((at for at in more.values() if at is not None), default=None)
+        if len(told) < page or last is None:
+            break
+        begin = stamp(last - MILLISECOND)
+    return found
 
 
 async def _read(
-    wire: Wire, session: Session, target: str, begin: str, budget: int, found: dict[str, InboundEvent]
+    wire: Wire,
+    session: Session,
+    target: str,
+    begin: str,
+    newest_at: float | None,
+    budget: int,
+    found: dict[str, InboundEvent],
 ) -> int:
-    """Read one chat on, page by page; returns how many lines there were."""
+    """Read one chat on, page by page; returns how many lines there were.
+
+    A page may hold less than was asked for though more follows: servers count what they leave out of it, such as who came and went.
+    """
     read = 0
     after = f"timestamp={begin}"
     while read < budget:
-        page = min(PAGE, budget - read, int(session.server.tokens.get("CHATHISTORY", "0") or 0) or PAGE)
         lines = [
             line
-            for line in await _ask(wire, ("AFTER", target, after, str(page)))
+            for line in await _ask(wire, ("AFTER", target, after, str(_page(session, min(PAGE, budget - read)))))
             if line.command in ("PRIVMSG", "NOTICE", "TAGMSG")
         ]
         read += len(lines)
@@ -106,17 +145,26 @@ async def _read(
             if event is not None and event.at is not None and line.tags.get("msgid"):
                 found[event.key] = event
         last = lines[-1].tags.get("msgid") if lines else None
-        if len(lines) < page or not last or after == f"msgid={last}":
+        if not last or after == f"msgid={last}":
             break
         after = f"msgid={last}"
+        told_to = moment(lines[-1].tags.get("time", ""))
+        if newest_at is not None and told_to is not None and told_to >= newest_at - MILLISECOND / 2:
+            break
     return read
 
 
 async def _ask(wire: Wire, params: tuple[str, ...]) -> list[Line]:
-    """One question; a refusal is an empty answer, with a line in the log."""
+    """One question; a refusal for good is an empty answer, with a line in the log.
+
+    Raises:
+        NotNow: it is to be asked again.
+    """
     answers = await wire.ask("CHATHISTORY", [params])
     for line in answers:
-        if line.command == "FAIL":
+        if line.command in ("FAIL", "263"):
             log.warning("the server does not tell what was said: %s", line.words)
+            if line.command == "263" or line.param(1) in NOT_NOW:
+                raise NotNow(line.words)
             return []
     return answers

@@ -20,6 +20,8 @@ from platforms.irc.wire import Unanswered, Wire
 log = logging.getLogger(__name__)
 
 BATCH = 100
+ASK_AGAIN_S = 30.0  # at first, then after twice as long each time
+MAX_ASKS = 10  # after which what the server cannot tell is given up: some four hours
 
 
 class Receiving:
@@ -39,6 +41,8 @@ class Receiving:
         self._inbox = inbox
         self._seen = read_seen(cursors.get(SEEN))
         self._kept = is_kept(session) and session.config.backfill > 0
+        self._asks = 0
+        self._ask_at = float("inf")  # when to ask again for what could not be told; until then the cursor stays
 
     async def run(self) -> NoReturn:
         """Receive until cancelled; raises as `Platform.receive`."""
@@ -76,9 +80,15 @@ class Receiving:
             await self._inbox.deliver(cursors={SEEN: write_seen(self._seen)})
             return
         try:
-            events = await missed(self._wire, self._session, self._seen, now)
+            events, all_told = await missed(self._wire, self._session, self._seen, max(now, self._host.clock()))
         except Unanswered as unanswered:
             raise self._over(unanswered.why) from None
+        self._asks = 0 if all_told else self._asks + 1
+        self._ask_at = float("inf")
+        if self._asks >= MAX_ASKS:
+            log.error("the server does not tell what was said while we were away, and is not asked any more")
+        elif self._asks:
+            self._ask_at = trio.current_time() + ASK_AGAIN_S * 2 ** (self._asks - 1)
         if events:
             log.info("%d messages were said while we were away", len(events))
         for start in range(0, len(events), BATCH):
@@ -94,11 +104,14 @@ class Receiving:
                 for _ in range(max(0, len(batch) - (session.lost - lost))):  # what had no room went at the same end
                     session.arrived.popleft()
             session.news = trio.Event()
-            await session.news.wait()
+            with trio.move_on_at(self._ask_at):
+                await session.news.wait()
+            if trio.current_time() >= self._ask_at:
+                await self._catch_up()
 
     async def _commit(self, events: list[InboundEvent]) -> None:
         seen = self._seen
-        if seen is None:
+        if seen is None or self._ask_at < float("inf"):
             await self._inbox.deliver(*events)
             return
         for event in events:
