@@ -272,18 +272,18 @@ class Wire:
             return
         try:
             line = parse(raw)
-        except BadLine as bad:
+            self.stamped = line.tags.get("time", self.stamped)
+            found = self._batches.take(line)
+            if isinstance(found, Line):
+                self._line(found)
+            elif found is not None:
+                self._batch(found)
+        except BadLine as bad:  # or what it asks for can be put into none
             self._bad += 1
             if self._bad >= MAX_BAD:
                 self.end(ConnectionEnded(f"{self._server} does not speak IRC: {bad} ({raw[:80]!r})"))
             return
         self._bad = 0
-        self.stamped = line.tags.get("time", self.stamped)
-        found = self._batches.take(line)
-        if isinstance(found, Line):
-            self._line(found)
-        elif found is not None:
-            self._batch(found)
 
     def _line(self, line: Line) -> None:
         asked = self._tokens.get(line.tags.get("label", "")) if self.labels else None

@@ -281,11 +281,12 @@ async def test_a_nick_that_services_hold_is_asked_for() -> None:
 
 
 async def test_junk_between_lines_harms_nothing() -> None:
-    async with open_fake_irc() as irc, connected(irc) as platform, trio.open_nursery() as nursery:
+    async with open_fake_irc() as irc, connected(irc, accept_invites=True) as platform, trio.open_nursery() as nursery:
         inbox = RecordingInbox(account="irc")
         nursery.start_soon(platform.receive, inbox, {})
         for junk in ("", ":", "@", "\0\0", ":a!b@c", "PRIVMSG", ":a!b@c PRIVMSG", "@msgid=x :a!b@c PRIVMSG hermes", "999",
                      "BATCH",
+                     "PING :a\rb", ":irc.test PING :" + "\xe9" * 480, ":a!b@c INVITE hermes :#a\rb",
                      "BATCH +x", "BATCH -y", ":s 005", ":s 433", ":x KICK", "ERR?"):  # fmt: skip
             irc.tell("hermes", junk)
             irc.tell("hermes", ":irc.test NOTICE hermes :a good line")
