@@ -20,6 +20,7 @@ from platforms.irc.wire import Unanswered, Wire
 log = logging.getLogger(__name__)
 
 BATCH = 100
+WELCOME_S = 60.0  # what comes beside the welcome is no older; what says that it is, was played back
 ASK_AGAIN_S = 30.0  # at first, then after twice as long each time
 MAX_ASKS = 10  # after which what the server cannot tell is given up: some four hours
 
@@ -76,7 +77,7 @@ class Receiving:
         now = moment(self._wire.stamped) or self._host.clock()  # its clock counts, where it shows it
         if self._seen is None:
             waiting = (event.at for event in self._session.arrived if event.at is not None)
-            self._seen = Seen(min((now, *waiting)))  # whatever was said before is the past
+            self._seen = Seen(max(now - WELCOME_S, min((now, *waiting))))  # whatever was said before is the past
             await self._inbox.deliver(cursors={SEEN: write_seen(self._seen)})
             return
         try:

@@ -151,3 +151,18 @@ async def test_the_first_cursor_is_not_ahead_of_what_has_come_already() -> None:
         async with receiving(irc, inbox):
             await inbox.until(lambda: len(inbox.events) >= 3)
         assert texts(inbox) == ["one", "two", "three"]
+
+
+async def test_a_first_message_without_a_sound_time_does_not_make_all_the_past_new() -> None:
+    async with open_fake_irc() as irc, open_test_host("irc", clock=irc.clock) as host:
+        config = IrcConfig(server="127.0.0.1", port=irc.port, tls=False, nick="hermes")
+        inbox = RecordingInbox(account="irc")
+        async with spec.open(config, host) as platform:
+            irc.tell("hermes", "@time=0001-01-01T00:00:00.000Z;msgid=x :friend!~friend@home.test PRIVMSG hermes :hello")
+            await platform.send(Address("irc", "friend"), Content(text="hello"), key="k", reply=None)  # behind it
+            with trio.CancelScope() as killed:
+                inbox.at = lambda moment: killed.cancel() if moment == "committed" else None
+                await platform.receive(inbox, {})
+        seen = read_seen(inbox.cursors["seen"])
+        assert seen is not None
+        assert seen.at > irc.clock() - 120
