@@ -35,6 +35,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._waiting: dict[str, Waiting] = {}
+        self._left: OrderedDict[str, Waiting] = OrderedDict()  # nobody waits now, but the reply will be there
         self._kept: OrderedDict[str, Waiting] = OrderedDict()
         self._bytes = 0
 
@@ -47,10 +48,17 @@ class Answers:
         found.readers += 1
         return found, new
 
-    def leave(self, name: str, waiting: Waiting) -> bool:
-        """Wait no more. Whether nobody waits now for an event that has no reply yet."""
+    def leave(self, name: str, waiting: Waiting, *, goes_on: bool) -> bool:
+        """Wait no more. Whether the event is to end with that: nobody waits now, and it has no reply yet.
+
+        Args:
+            goes_on: it is answered although nobody waits, so that a repetition can wait for the same reply.
+        """
         waiting.readers -= 1
         if waiting.readers or waiting.done.is_set():
+            return False
+        if goes_on and waiting.committed:
+            self._leave(name, waiting)
             return False
         if self._waiting.get(name) is waiting:
             del self._waiting[name]
@@ -59,6 +67,7 @@ class Answers:
     def give(self, name: str, text: str, *, failed: bool) -> bool:
         """The reply to an event. False if nobody waits for it."""
         waiting = self._waiting.pop(name, None)
+        self._left.pop(name, None)
         if waiting is None:
             return False
         waiting.text, waiting.failed = text, failed
@@ -71,6 +80,14 @@ class Answers:
         if self._waiting.get(name) is waiting:
             del self._waiting[name]
         waiting.done.set()
+
+    def _leave(self, name: str, waiting: Waiting) -> None:
+        self._left[name] = waiting
+        self._left.move_to_end(name)
+        if len(self._left) > MAX_KEPT:
+            old_name, old = self._left.popitem(last=False)
+            if not old.readers and self._waiting.get(old_name) is old:
+                del self._waiting[old_name]
 
     def _keep(self, name: str, waiting: Waiting) -> None:
         self._kept[name] = waiting

@@ -136,7 +136,7 @@ class RouteHandling:
             with trio.move_on_after(self.plan.route.answer_timeout_s):
                 await waiting.done.wait()
         finally:
-            if self.answers.leave(event.key, waiting) and event.attended:
+            if self.answers.leave(event.key, waiting, goes_on=not event.attended):
                 inbox.left(event.key)
         if not waiting.done.is_set():
             return TOO_LATE

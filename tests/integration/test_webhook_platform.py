@@ -222,6 +222,23 @@ async def test_a_caller_that_leaves_ends_what_it_asked_for() -> None:
             await place.reply(event, "too late")
 
 
+async def test_who_repeats_a_call_that_goes_on_without_them_hears_its_reply(clock: trio.testing.MockClock) -> None:
+    async with served(replace(BOTH, answer_timeout_s=5)) as place:
+        assert (await place.call(BOTH)).status == 504
+        answers: list[Answered] = []
+
+        async def again() -> None:
+            answers.append(await place.call(BOTH))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(again)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await place.reply(place.inbox.events[0], "yes")
+        await again()
+        assert [(each.status, each.fields.get("reply")) for each in answers] == [(200, "yes")] * 2
+        assert (place.inbox.deliveries, place.inbox.departed) == (1, [])
+
+
 async def test_who_does_not_hear_in_time_is_told_so(clock: trio.testing.MockClock) -> None:
     async with served(replace(ASK, answer_timeout_s=5), replace(BOTH, answer_timeout_s=5)) as place:
         late = await place.call(ASK)
