@@ -37,6 +37,7 @@ from platforms.irc.wire import Unanswered, Wire
 log = logging.getLogger(__name__)
 
 REGISTERING_LINES = 30  # servers count what comes before the welcome by itself, and bear a few more
+LABELS = frozenset(("labeled-response", "batch", "message-tags"))
 QUIT_S = 2.0  # for the server to hear that we go
 
 
@@ -54,11 +55,12 @@ async def open_irc(config: IrcConfig, host: Host) -> AsyncIterator[Platform]:
     async with open_wire(config, host) as (wire, registered):
         session = Session(config, host, registered, nonce, wire.put)
         wire.bucket = Bucket(config.flood_burst, config.flood_interval_s, trio.current_time())
-        wire.labels = {"labeled-response", "batch", "message-tags"} <= session.capabilities
+        wire.labels = session.capabilities >= LABELS
         wire.fold, wire.me = session.server.fold, session.server.fold(session.nick)
 
         def take(line: Line) -> None:
             session.take(line)
+            wire.labels = session.capabilities >= LABELS  # which a server may take back
             wire.me = session.server.fold(session.nick)
 
         for line in registered.said:

@@ -266,6 +266,21 @@ async def test_the_doors_of_channels() -> None:
                 nursery.cancel_scope.cancel()
 
 
+async def test_a_server_that_takes_labels_back_is_asked_without() -> None:
+    async with open_fake_irc() as irc, connected(irc) as platform:
+        client = irc.client()
+        assert client is not None
+        client.capabilities.discard("labeled-response")
+        irc.tell("hermes", ":irc.test CAP hermes DEL :labeled-response")
+        irc.say("and that was told")
+        inbox = RecordingInbox(account="irc")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(platform.receive, inbox, {})
+            await inbox.until(lambda: inbox.events)
+            nursery.cancel_scope.cancel()
+        assert await say(platform)
+
+
 async def test_a_nick_that_services_hold_is_asked_for() -> None:
     async with open_fake_irc() as irc:
         irc.reserved.add("hermes")
