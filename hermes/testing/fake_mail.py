@@ -85,6 +85,7 @@ class FakeMail:
         faults: `imap <command>`, `smtp <command>`, `imap greeting`, `smtp greeting`, `smtp message` -> what the next of it gets;
             `standing`: the same for all of it until it is taken away; `*` for every one of both.
         refused: recipient -> the answer it gets.
+        poison: asked with the UID and the items of each FETCH: what that mail gets in place of its bytes, if anything.
         requests: every connection and command.
         connections: open now, by protocol.
     """
@@ -101,6 +102,7 @@ class FakeMail:
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.standing: dict[str, Fault] = {}
         self.refused: dict[str, bytes] = {}
+        self.poison: Callable[[int, str], Fault | None] | None = None
         self.requests: deque[str] = deque(maxlen=100_000)
         self.connections = {"imap": 0, "smtp": 0}
         self._changed = trio.lowlevel.ParkingLot()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from hermes.testing.fake_mail_wire import Line
+from hermes.testing.fake_mail_wire import Fault, Line
 
 if TYPE_CHECKING:
     from hermes.testing.fake_mail import FakeMail, Mailbox, Stored
@@ -231,6 +231,12 @@ async def _command(line: Line) -> tuple[bytes, str, list[bytes]]:
     return tag, name, words
 
 
+def _poisoned(mail: FakeMail, name: str, words: list[bytes]) -> Fault | None:
+    if mail.poison is None or name != "UID FETCH" or not words[0].isdigit():
+        return None
+    return mail.poison(int(words[0]), words[1].decode())
+
+
 async def serve_imap(mail: FakeMail, line: Line) -> None:
     """One connection, until the client leaves."""
     session = _Session(mail, line)
@@ -239,7 +245,7 @@ async def serve_imap(mail: FakeMail, line: Line) -> None:
     await line.say(b"* OK [CAPABILITY %b] hermes.test" % " ".join(mail.capabilities).encode())
     while True:
         tag, name, words = await _command(line)
-        fault = line.look(name)
+        fault = line.look(name) or _poisoned(mail, name, words)
         if fault is not None and not fault.done:
             await line.suffer(fault, b"" if fault.answer.startswith(b"* ") else tag + b" ")
             continue

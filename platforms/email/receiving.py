@@ -13,9 +13,10 @@ from typing import NoReturn, TypeVar
 
 import trio
 
-from hermes.errors import PlatformProtocolError, SendRejected
+from hermes.errors import PlatformError, PlatformProtocolError, PlatformUnavailable, SendRejected
 from hermes.events import InboundEvent
 from hermes.platform import Host, Inbox
+from platforms.email.aside import Aside, read_aside, write_aside
 from platforms.email.config import EmailConfig
 from platforms.email.imap import Imap, open_imap
 from platforms.email.reading import (
@@ -28,7 +29,7 @@ from platforms.email.reading import (
     write_cursor,
 )
 from platforms.email.threads import Known, bucket, read_known, write_known
-from platforms.email.translate import Passed, open_mail, translate
+from platforms.email.translate import BROKEN, TOO_LARGE, Passed, open_mail, translate
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ async def receive(inbox: Inbox, cursors: Mapping[str, bytes], *, config: EmailCo
         elif reading.since is not None:
             log.warning("the mailbox was made anew: what came since the last mail that was read is read again")
         waits_s = config.idle_s if _idles(imap, config) else config.poll_s
-        mailroom = Mailroom(imap, inbox, config, host, mailbox.validity)
+        aside = read_aside(cursors, reading.position.whose, mailbox.validity)
+        mailroom = Mailroom(imap, inbox, config, host, aside)
         while True:
             imap.news = False
             inbox.alive("imap", next_within_s=waits_s + 6 * config.timeout_s)
@@ -71,20 +73,39 @@ def _idles(imap: Imap, config: EmailConfig) -> bool:
     return config.idle and "IDLE" in imap.capabilities
 
 
+class _Batch:
+    """What is read for one commit.
+
+    Attributes:
+        events: of the mails that say something.
+        memory: bucket -> the conversations there afterwards.
+        read: UIDs of the mails that were read, or are gone.
+        proven: the server handed out a mail.
+        size: bytes of them.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[InboundEvent] = []
+        self.memory: dict[str, list[Known]] = {}
+        self.read: list[int] = []
+        self.proven = False
+        self.size = 0
+
+
 class Mailroom:
     """Takes mails out of the mailbox, a batch a commit."""
 
-    def __init__(self, imap: Imap, inbox: Inbox, config: EmailConfig, host: Host, validity: int) -> None:
-        self._validity = validity
+    def __init__(self, imap: Imap, inbox: Inbox, config: EmailConfig, host: Host, aside: Aside) -> None:
         self._patience_s = max(60.0, config.idle_s, config.poll_s) + 6 * config.timeout_s
         self._imap = imap
         self._inbox = inbox
         self._config = config
         self._host = host
+        self._aside = aside
 
     async def read(self, reading: Reading) -> Reading:
         """Commit everything that is new. Returns where reading stands then."""
-        uids = await next_uids(self._imap, reading)
+        uids = self._aside.waiting(await next_uids(self._imap, reading))
         again = reading.since is not None
         while uids:
             reading, done = await self._batch(reading, uids, last=again)
@@ -92,47 +113,86 @@ class Mailroom:
         if again:  # only now does the new position say what was read
             reading = Reading(position=reading.position)
             await self._inbox.deliver(cursors=write_cursor(reading.position))
+        for uid in self._aside.due(self._host.clock()):
+            reading, _ = await self._batch(reading, [uid], last=False)
         return reading
 
     async def _batch(self, reading: Reading, uids: list[int], *, last: bool) -> tuple[Reading, int]:
-        """Commit the first of these mails. Returns how many."""
-        events: list[InboundEvent] = []
-        memory: dict[str, list[Known]] = {}
-        size = done = 0
+        """Commit the first of these mails. Returns how many.
+
+        Raises:
+            PlatformError: one could not be read; what came before it, and that, is committed.
+        """
+        batch, aside, trouble = _Batch(), self._aside, None
         for uid in uids[:BATCH]:
-            found = await came_at(self._imap, uid)
-            done += 1
-            at, length = found if found is not None else (None, 0)
-            is_old = reading.since is not None and at is not None and at < reading.since
-            if found is not None and not is_old:
-                event = await self._event(uid, at, length, memory)
-                events += [event] if event is not None else []
-            reading = advanced(reading, uid, at)
-            size += length
-            if size > BATCH_BYTES:
+            try:
+                reading = await self._take(uid, reading, batch)
+            except PlatformError as error:
+                trouble = error
                 break
-        for name, known in memory.items():
-            await self._host.memory.put(name, write_known(known))
-        if events or not last:
-            await self._inbox.deliver(*events, cursors={} if last else write_cursor(reading.position))
+            if batch.size > BATCH_BYTES:
+                break
+        aside = aside.read(batch.read, proven=batch.proven)
+        if trouble is not None:
+            aside, reading = self._failed(aside, uids[len(batch.read)], reading, trouble)
+        await self._commit(batch, aside, {} if last else write_cursor(reading.position))
+        if trouble is not None:
+            if isinstance(trouble, SendRejected):
+                raise PlatformUnavailable(str(trouble)) from trouble
+            raise trouble
         if self._config.mark_seen:
-            uids_read = b",".join(b"%d" % uid for uid in uids[:done])
+            uids_read = b",".join(b"%d" % uid for uid in batch.read)
             await self._imap.call(b"UID STORE " + uids_read + b" +FLAGS.SILENT (\\Seen)", check=False)
         self._inbox.alive("imap", next_within_s=self._patience_s)
-        return reading, done
+        return reading, len(batch.read)
 
-    async def _event(
-        self, uid: int, at: float | None, length: int, memory: dict[str, list[Known]]
-    ) -> InboundEvent | None:
+    async def _commit(self, batch: _Batch, aside: Aside, cursors: dict[str, bytes]) -> None:
+        for name, known in batch.memory.items():
+            await self._host.memory.put(name, write_known(known))
+        if aside != self._aside:
+            cursors |= write_aside(aside)
+        if batch.events or cursors:
+            await self._inbox.deliver(*batch.events, cursors=cursors)
+        self._aside = aside
+
+    def _failed(self, aside: Aside, uid: int, reading: Reading, why: PlatformError) -> tuple[Aside, Reading]:
+        """What is to be remembered of a mail that cannot be read, and where reading stands then."""
+        aside = aside.failed(uid, self._host.clock())
+        found = aside.of(uid)
+        if found is not None and found.is_hopeless:
+            self._inbox.quarantine(f"the mail {aside.validity}/{uid} cannot be had: {why}", b"")
+            aside = aside.without(uid)
+        elif found is not None and not found.is_aside:
+            return aside, reading
+        return aside, advanced(reading, uid, None)
+
+    async def _take(self, uid: int, reading: Reading, batch: _Batch) -> Reading:
+        """Read a mail, if it is there and not too old. Returns where reading stands then."""
+        found = await came_at(self._imap, uid)
+        at, length = found if found is not None else (None, 0)
+        is_old = reading.since is not None and at is not None and at < reading.since
+        if found is not None and not is_old:
+            event = await self._event(uid, at, length, batch)
+            batch.events += [event] if event is not None else []
+        batch.read.append(uid)
+        batch.size += length
+        return advanced(reading, uid, at)
+
+    async def _event(self, uid: int, at: float | None, length: int, batch: _Batch) -> InboundEvent | None:
         """What a mail says; None for one that says nothing to us."""
-        config, where = self._config, f"{self._validity}/{uid}"
-        whole = length <= config.max_message_bytes
+        config, where = self._config, f"{self._aside.validity}/{uid}"
+        failing = self._aside.of(uid)
+        whole = length <= config.max_message_bytes and (failing is None or failing.is_whole)
         raw = await self._fetch(uid, whole=whole)
         if raw is None:
             return None
+        batch.proven, memory = True, batch.memory
+        why_not = TOO_LARGE if length > config.max_message_bytes else BROKEN
         try:
-            read = partial(open_mail, raw, config, where=where, at=at, too_large=None if whole else length)
-            opened = await aside(len(raw), read)
+            read = partial(
+                open_mail, raw, config, where=where, at=at, too_large=None if whole else length, why_not=why_not
+            )
+            opened = await off(len(raw), read)
             if isinstance(opened, Passed):
                 log.info("the mail %s was passed over: %s", where, opened.why)
                 return None
@@ -141,25 +201,29 @@ class Mailroom:
             if name not in memory:
                 memory[name] = read_known(await self._host.memory.get(name))
             say = partial(translate, mail, sender, memory[name], account=self._host.account)
-            event, memory[name] = await aside(len(raw), say)
+            event, memory[name] = await off(len(raw), say)
         except PlatformProtocolError as error:
             self._inbox.quarantine(f"the mail {where}: {error}", raw[:1000])
             return None
         return event
 
     async def _fetch(self, uid: int, *, whole: bool) -> bytes | None:
-        """The bytes of a mail, or of its head; None if they cannot be had."""
+        """The bytes of a mail, or of its head; None if it is gone.
+
+        Raises:
+            SendRejected: the server does not hand them out.
+        """
         name = "BODY[]" if whole else "BODY[HEADER]"
-        try:
-            found = await self._imap.fetch(uid, b"BODY.PEEK[]" if whole else b"BODY.PEEK[HEADER]")
-        except SendRejected as error:
-            self._inbox.quarantine(f"the mail {self._validity}/{uid} cannot be had: {error}", b"")
+        found = await self._imap.fetch(uid, b"BODY.PEEK[]" if whole else b"BODY.PEEK[HEADER]")
+        if found is None:
             return None
-        raw = found.get(name) if found is not None else None
-        return raw if isinstance(raw, bytes) else None
+        raw = found.get(name)
+        if not isinstance(raw, bytes):
+            raise SendRejected("the server has no bytes of the mail")
+        return raw
 
 
-async def aside(size: int, work: Callable[[], T]) -> T:
+async def off(size: int, work: Callable[[], T]) -> T:
     """Do something with so many bytes: in a thread, where it would keep everybody else waiting."""
     if size <= LARGE:
         return work()

@@ -24,6 +24,8 @@ from platforms.email.quotes import own_words
 from platforms.email.threads import Head, Known, is_ours, remembered, thread_of, tie_of, token
 
 T = TypeVar("T")
+TOO_LARGE = "is too large to be read"
+BROKEN = "cannot be read: the mail server does not hand it out"
 _FLAT = str.maketrans({"[": "(", "]": ")"})
 
 
@@ -44,6 +46,7 @@ class Mail:
         where: `<uidvalidity>/<uid>`.
         at: when it came, in seconds since the epoch.
         too_large: its size in bytes, where only its head was read.
+        why_not: why only its head was.
     """
 
     message: Message
@@ -51,10 +54,17 @@ class Mail:
     where: str
     at: float | None = None
     too_large: int | None = None
+    why_not: str = TOO_LARGE
 
 
 def open_mail(
-    raw: bytes, config: EmailConfig, *, where: str, at: float | None = None, too_large: int | None = None
+    raw: bytes,
+    config: EmailConfig,
+    *,
+    where: str,
+    at: float | None = None,
+    too_large: int | None = None,
+    why_not: str = TOO_LARGE,
 ) -> tuple[Mail, Person] | Passed:
     """A mail and the person who wrote it to us; why it is passed over, if none did, or if that is not sure.
 
@@ -68,7 +78,9 @@ def open_mail(
         if isinstance(sender, Passed):
             return sender
         digest = hashlib.sha256(raw).hexdigest()[:32]
-        return Mail(message=message, raw_digest=digest, where=where, at=at, too_large=too_large), sender
+        return Mail(
+            message=message, raw_digest=digest, where=where, at=at, too_large=too_large, why_not=why_not
+        ), sender
 
     return _readable(read)
 
@@ -114,7 +126,7 @@ def _translate(mail: Mail, sender: Person, known: Sequence[Known], account: str)
     thread = thread_of(head, known)
     files: tuple[AttachmentRef, ...] = ()
     if mail.too_large is not None:
-        said = f"[a mail of {mail.too_large:,} bytes, which is too large to be read]"
+        said = f"[a mail of {mail.too_large:,} bytes, which {mail.why_not}]"
     else:
         leaves = leaves_of(message)
         said, files = own_words(text_of(leaves)), files_of(leaves, mail.where)

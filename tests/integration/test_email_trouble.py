@@ -1,0 +1,196 @@
+"""A mailbox with something in it that goes wrong each time: it costs nobody else's mail, and is not lost by a bad hour."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from hermes.errors import PlatformError, PlatformUnavailable
+from hermes.platform import Platform, Secret
+from hermes.testing.fake_mail import PASSWORD, TRUSTED, USER, FakeMail, letter, open_fake_mail
+from hermes.testing.fake_mail_wire import Fault
+from hermes.testing.host import RecordingInbox, open_test_host
+from hermes.testing.inbox import receiving
+from platforms.email import platform
+from platforms.email.config import EmailConfig
+
+NOW = 1_700_000_000.0
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # quickly made; it believes nobody, and is asked by nobody
+
+
+def config(fake: FakeMail, **more: Any) -> EmailConfig:
+    plain = EmailConfig(
+        address=USER, password=Secret(PASSWORD), imap_host="127.0.0.1", imap_port=fake.imap_port, imap_security="none",
+        smtp_host="127.0.0.1", smtp_port=fake.smtp_port, smtp_security="none", authserv_id=TRUSTED, sent_copy="server",
+    )  # fmt: skip
+    return replace(plain, **more)
+
+
+@dataclass(slots=True)
+class Watch:
+    """The clock on the wall."""
+
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def connected(fake: FakeMail, watch: Watch | None = None, **more: Any) -> AsyncIterator[Platform]:
+    async with (
+        open_test_host("email", clock=watch or Watch(), tls=NO_TLS) as host,
+        platform.open(config(fake, **more), host) as found,
+    ):
+        yield found
+
+
+async def begun(found: Platform) -> RecordingInbox:
+    """An inbox of an account that has begun to read."""
+    inbox = RecordingInbox(account="email")
+    async with receiving(found, inbox):
+        await inbox.until(lambda: inbox.cursors)
+    return inbox
+
+
+async def runs(found: Platform, inbox: RecordingInbox) -> Exception:
+    """A run of `receive` up to its error."""
+    with pytest.raises(PlatformError) as caught:
+        await found.receive(inbox, dict(inbox.cursors))
+    return caught.value
+
+
+def ids(inbox: RecordingInbox) -> list[str]:
+    return [event.id.partition("@")[0] for event in inbox.events]
+
+
+@pytest.mark.parametrize("answer", [b"NO [UNAVAILABLE] later", b"NO [SERVERBUG] internal error", b"NO what?"])
+@pytest.mark.parametrize("item", [0, 1], ids=["its size", "its bytes"])
+async def test_a_mail_that_the_server_cannot_read_for_a_moment_is_read_later(answer: bytes, item: int) -> None:
+    async with open_fake_mail() as fake, connected(fake) as found:
+        inbox = await begun(found)
+        fake.arrive(letter("one", number="m1"))
+        fake.faults["imap UID FETCH"].extend([Fault(answer=b"OK nothing", done=True)] * item + [Fault(answer=answer)])
+        assert isinstance(await runs(found, inbox), PlatformUnavailable)
+        assert not inbox.quarantined
+        async with receiving(found, inbox):
+            await inbox.until(lambda: inbox.events)
+        assert ids(inbox) == ["m1"]
+
+
+class Poisoned:
+    """A mail server with one mail at whose bytes it breaks."""
+
+    def __init__(self, fake: FakeMail, uid: int, fault: Fault, *, heads: bool = False) -> None:
+        self.fake, self.uid, self.fault, self.heads = fake, uid, fault, heads
+        self.tries = 0
+        fake.poison = self.look
+
+    def look(self, uid: int, items: str) -> Fault | None:
+        if uid != self.uid or "BODY" not in items or ("HEADER" in items and not self.heads):
+            return None
+        self.tries += 1
+        return self.fault
+
+
+FAULTS = [
+    Fault(cut=True),
+    Fault(raw=b"* 2 FETCH (UID 2 BODY[] (((\r\n"),
+    Fault(answer=b"NO it is broken"),
+    Fault(answer=b"BAD it is broken"),
+    Fault(answer=b"* BYE internal error"),
+    Fault(raw=b"* 2 FETCH (UID 2 BODY[] {99000000}\r\n"),
+]
+NAMES = ["cut", "garbage", "no", "bad", "bye", "another size"]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=NAMES)
+async def test_a_mail_that_breaks_each_connection_is_set_aside_and_told_of(fault: Fault) -> None:
+    watch = Watch()
+    async with open_fake_mail() as fake, connected(fake, watch) as found:
+        inbox = await begun(found)
+        for number in (1, 2, 3):
+            fake.arrive(letter(f"{number}", number=f"m{number}"))
+        poisoned = Poisoned(fake, 2, fault)
+        await runs(found, inbox)
+        assert ids(inbox) == ["m1"]  # what came before it need not be read again
+        for _ in range(2):
+            await runs(found, inbox)
+        async with receiving(found, inbox) as raised:
+            await inbox.until(lambda: len(inbox.events) == 2)
+            fake.arrive(letter("4", number="m4"))
+            await inbox.until(lambda: len(inbox.events) == 3)
+        assert not raised
+        assert ids(inbox) == ["m1", "m3", "m4"]
+        assert poisoned.tries == 3
+        for _ in range(2):
+            watch.now += 3600
+            await runs(found, inbox)
+        watch.now += 3600
+        async with receiving(found, inbox):
+            await inbox.until(lambda: len(inbox.events) == 4)
+        assert ids(inbox)[-1] == "m2"
+        assert "cannot be read" in inbox.events[-1].text
+        assert poisoned.tries == 5
+        assert not inbox.quarantined
+
+
+async def test_a_mail_that_was_set_aside_is_read_when_the_server_has_mended_it() -> None:
+    watch = Watch()
+    async with open_fake_mail() as fake, connected(fake, watch) as found:
+        inbox = await begun(found)
+        fake.arrive(letter("1", number="m1"))
+        fake.arrive(letter("2", number="m2"))
+        Poisoned(fake, 1, Fault(cut=True))
+        for _ in range(3):
+            await runs(found, inbox)
+        async with receiving(found, inbox):
+            await inbox.until(lambda: inbox.events)
+        fake.poison = None
+        watch.now += 3600
+        async with receiving(found, inbox):
+            await inbox.until(lambda: len(inbox.events) == 2)
+        assert ids(inbox) == ["m2", "m1"]
+        assert inbox.events[1].text.endswith("1")
+
+
+async def test_a_mail_of_which_nothing_can_be_had_is_given_up_once_others_were_read() -> None:
+    watch = Watch()
+    async with open_fake_mail() as fake, connected(fake, watch) as found:
+        inbox = await begun(found)
+        fake.arrive(letter("1", number="m1"))
+        poisoned = Poisoned(fake, 1, Fault(cut=True), heads=True)
+        for _ in range(15):
+            await runs(found, inbox)
+            watch.now += 3600
+        assert not inbox.quarantined  # it may be the server
+        fake.arrive(letter("2", number="m2"))
+        await runs(found, inbox)
+        assert len(inbox.quarantined) == 1
+        async with receiving(found, inbox):
+            fake.arrive(letter("3", number="m3"))
+            await inbox.until(lambda: len(inbox.events) == 2)
+        assert ids(inbox) == ["m2", "m3"]
+        assert poisoned.tries == 16
+        assert fake.inbox.mails[0].flags == set()
+
+
+async def test_no_mail_is_lost_while_it_may_be_the_server() -> None:
+    watch = Watch()
+    async with open_fake_mail() as fake, connected(fake, watch) as found:
+        inbox = await begun(found)
+        for number in range(60):
+            fake.arrive(letter(f"{number}", number=f"m{number}"))
+        fake.poison = lambda _uid, items: Fault(cut=True) if "BODY" in items else None
+        for _ in range(200):
+            await runs(found, inbox)
+        assert len(inbox.cursors["aside"]) <= 4096
+        assert not inbox.quarantined
+        fake.poison, watch.now = None, NOW + 7200
+        async with receiving(found, inbox):
+            await inbox.until(lambda: len(inbox.events) == 60)
