@@ -51,6 +51,7 @@ class Imap:
         self._most = most_bytes + SPARE
         self._number = 0
         self._last_size = 0
+        self._validity = ""  # of the mailbox that is open
 
     # --- before anything else
 
@@ -124,6 +125,7 @@ class Imap:
 
     async def select(self, mailbox: str, *, write: bool = False) -> Selected:
         """Open a mailbox. Raises PlatformRefused if it is not there."""
+        self._validity = ""
         done, found = await self.call((b"SELECT " if write else b"EXAMINE ") + mailbox_name(mailbox), check=False)
         if done.kind != "OK":
             if done.code_name in PASSING:
@@ -134,6 +136,7 @@ class Imap:
             validity, after = int(codes["UIDVALIDITY"]), int(codes.get("UIDNEXT", "0"))
         except (KeyError, ValueError):
             raise self._strange("it does not say the UIDVALIDITY of a mailbox") from None
+        self._validity = str(validity)
         if not after:
             after = max(await self.search(b"UID *"), default=0) + 1
         self.news = False
@@ -269,6 +272,8 @@ class Imap:
             self.news = True
 
     def _learn(self, found: Status) -> None:
+        if self._validity and found.code_name == "UIDVALIDITY" and found.code.split()[1:] != [self._validity]:
+            raise PlatformUnavailable(f"{self._wire.where}: the mailbox was made anew while it was open")
         if found.code_name == "CAPABILITY":
             self.capabilities = frozenset(found.code.upper().split()[1:])
 

@@ -17,16 +17,23 @@ from platforms.email.imap_syntax import day, moment
 from platforms.email.threads import digest
 
 CURSOR = "mailbox"
-OVERLAP_S = 86_400.0  # shorter than committed events are remembered
+OVERLAP_S = 86_400.0
+REMEMBERED_S = 172_800.0  # shorter than it is known which events were committed
+MOST_HOLES = 64
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
-    """The cursor: whose mailbox, its UIDVALIDITY, the last UID that was read, and when the latest mail came (0: none did)."""
+    """The cursor: whose mailbox, its UIDVALIDITY, the last UID that was read, when the latest mail came (0: none did), and holes.
+
+    Holes are the latest smaller UIDs under which there was no mail yet: one may be seen after its successor, where several are put
+    into a mailbox at once.
+    """
 
     whose: str
     validity: int
     uid: int
     at: float = 0.0
+    holes: tuple[int, ...] = ()
 
 
 _decode = msgspec.json.Decoder(Position).decode
@@ -70,21 +77,21 @@ def begin(before: Position | None, mailbox: Selected, config: EmailConfig, now: 
         return Reading(position=Position(whose(config), mailbox.validity, mailbox.next_uid - 1, now))
     if before.validity == mailbox.validity:
         return Reading(position=before)
-    fresh = replace_position(before, validity=mailbox.validity, uid=mailbox.next_uid - 1)
-    return Reading(position=fresh, since=before.at - OVERLAP_S)
+    latest = min(before.at, now)
+    fresh = Position(before.whose, mailbox.validity, mailbox.next_uid - 1, latest)
+    # Nobody knows any more that an old mail was answered: then what is as old as the latest is not read again.
+    return Reading(position=fresh, since=latest - OVERLAP_S if now - latest < REMEMBERED_S else latest + 1)
 
 
-def replace_position(position: Position, **changes: float) -> Position:
-    """The position with some of it changed."""
-    changed: Position = msgspec.structs.replace(position, **changes)
-    return changed
-
-
-def advanced(reading: Reading, uid: int, at: float | None) -> Reading:
-    """After a mail was read."""
+def advanced(reading: Reading, uid: int, at: float | None, now: float) -> Reading:
+    """After a mail was read; one that came in the future came now."""
     before = reading.position
-    latest = max(before.at, at or 0.0)
-    return replace(reading, position=replace_position(before, uid=max(before.uid, uid), at=latest))
+    holes = tuple(each for each in before.holes if each != uid)
+    if reading.since is None:
+        holes += tuple(range(max(before.uid + 1, uid - MOST_HOLES), uid))
+    latest = max(before.at, min(at or 0.0, now))
+    position = Position(before.whose, before.validity, max(before.uid, uid), latest, holes[-MOST_HOLES:])
+    return replace(reading, position=position)
 
 
 async def next_uids(imap: Imap, reading: Reading) -> list[int]:
@@ -92,8 +99,9 @@ async def next_uids(imap: Imap, reading: Reading) -> list[int]:
     if reading.since is not None:
         since = max(0.0, reading.since - OVERLAP_S)  # SEARCH compares days, by the server's zone
         return await imap.search(f"SINCE {day(since)}".encode())
-    after = reading.position.uid + 1
-    return [uid for uid in await imap.search(b"UID %d:*" % after) if uid >= after]  # `*` is the last one, read or not
+    after, holes = reading.position.uid + 1, reading.position.holes
+    found = await imap.search(b"UID " + b"".join(b"%d," % uid for uid in holes) + b"%d:*" % after)
+    return [uid for uid in found if uid >= after or uid in holes]  # `*` is the last one, read or not
 
 
 async def came_at(imap: Imap, uid: int) -> tuple[float | None, int] | None:

@@ -164,7 +164,7 @@ class Mailroom:
             aside = aside.without(uid)
         elif found is not None and not found.is_aside:
             return aside, reading
-        return aside, advanced(reading, uid, None)
+        return aside, advanced(reading, uid, None, self._host.clock())
 
     async def _take(self, uid: int, reading: Reading, batch: _Batch) -> Reading:
         """Read a mail, if it is there and not too old. Returns where reading stands then."""
@@ -176,7 +176,7 @@ class Mailroom:
             batch.events += [event] if event is not None else []
         batch.read.append(uid)
         batch.size += length
-        return advanced(reading, uid, at)
+        return advanced(reading, uid, at, self._host.clock())
 
     async def _event(self, uid: int, at: float | None, length: int, batch: _Batch) -> InboundEvent | None:
         """What a mail says; None for one that says nothing to us."""

@@ -194,3 +194,73 @@ async def test_no_mail_is_lost_while_it_may_be_the_server() -> None:
         fake.poison, watch.now = None, NOW + 7200
         async with receiving(found, inbox):
             await inbox.until(lambda: len(inbox.events) == 60)
+
+
+# --- the mailbox itself
+
+
+async def test_a_mail_from_the_future_does_not_hide_what_comes_to_a_mailbox_that_is_made_anew() -> None:
+    async with open_fake_mail() as fake, connected(fake) as found:
+        inbox = await begun(found)
+        async with receiving(found, inbox):
+            fake.arrive(letter("1", number="m1"), at=NOW + 10 * 365 * 86_400)
+            await inbox.until(lambda: inbox.events)
+        fake.arrive(letter("2", number="m2"), at=NOW + 60)
+        fake.inbox.renew()
+        async with receiving(found, inbox):
+            await inbox.until(lambda: len(inbox.events) == 2)
+        assert ids(inbox) == ["m1", "m2"]
+
+
+async def test_what_was_answered_long_ago_is_not_read_again_in_a_mailbox_that_is_made_anew() -> None:
+    watch = Watch()
+    async with open_fake_mail() as fake, connected(fake, watch) as found:
+        inbox = await begun(found)
+        async with receiving(found, inbox):
+            fake.arrive(letter("1", number="m1"), at=NOW)
+            await inbox.until(lambda: inbox.events)
+        watch.now += 30 * 86_400  # by now nobody knows that it was committed
+        later = RecordingInbox(cursors=inbox.cursors, account="email")
+        fake.arrive(letter("2", number="m2"), at=NOW + 1)
+        fake.inbox.renew()
+        async with receiving(found, later):
+            await later.until(lambda: later.events)
+        assert ids(later) == ["m2"]
+
+
+async def test_a_mailbox_that_is_made_anew_while_it_is_open_is_opened_again() -> None:
+    async with open_fake_mail() as fake, connected(fake) as found:
+        inbox = await begun(found)
+        async with receiving(found, inbox):
+            fake.arrive(letter("1", number="m1"))
+            await inbox.until(lambda: inbox.events)
+        async with receiving(found, inbox) as raised:
+            await fake.until(lambda: fake.requests[-1] == "imap IDLE")
+            fake.inbox.renew()
+            fake.fail("imap UID SEARCH", Fault(answer=b"* OK [UIDVALIDITY 1001] other numbers"))
+            fake.arrive(letter("2", number="m2"))
+            await inbox.until(lambda: raised)
+        assert "made anew" in str(raised)
+        async with receiving(found, inbox):
+            await inbox.until(lambda: len(inbox.events) == 2)
+
+
+async def test_a_mail_that_is_seen_after_one_with_a_larger_number_is_read() -> None:
+    async with open_fake_mail() as fake, connected(fake) as found:
+        inbox = await begun(found)
+        async with receiving(found, inbox):
+            for number in range(1, 4):
+                fake.arrive(letter(f"{number}", number=f"m{number}"))
+            await inbox.until(lambda: len(inbox.events) == 3)
+            late = [fake.inbox.add(letter(str(n), number=f"m{n}").encode(), NOW) for n in (4, 5)]
+            del fake.inbox.mails[-2:]  # they are being put in
+            fake.arrive(letter("6", number="m6"))
+            await inbox.until(lambda: len(inbox.events) == 4)
+            fake.inbox.mails.insert(3, late[1])
+            fake.arrive(letter("7", number="m7"))
+            await inbox.until(lambda: len(inbox.events) == 6)
+        fake.inbox.mails.insert(3, late[0])
+        async with receiving(found, inbox):
+            await inbox.until(lambda: len(inbox.events) == 7)
+        assert ids(inbox) == ["m1", "m2", "m3", "m6", "m5", "m7", "m4"]
+        assert inbox.repeats == 0
