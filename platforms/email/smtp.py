@@ -29,6 +29,9 @@ from platforms.email.wire import Wire, open_wire
 
 MAX_LINE = 4096  # RFC 5321 allows 512
 MAX_LINES = 200
+# For the answer to the end of a mail: whoever leaves before has it sent twice. RFC 5321, section 4.5.3.2.6, asks for ten minutes;
+# a platform's `send` has five.
+END_S = 240.0
 WAIT_S = 60.0
 GREYLIST_S = 300.0  # for so long a stranger is usually turned away
 QUOTA_S = 3600.0
@@ -130,7 +133,7 @@ class Smtp:
             raise Unreachable(str(error), sent=False) from error
         try:
             await self._wire.send(b".\r\n" if message.endswith(b"\r\n") else b"\r\n.\r\n")
-            done = await self._reply()
+            done = await self._reply(within_s=END_S)
         except (Unreachable, PlatformProtocolError) as error:
             raise SendUncertain(f"the mail was handed over without an answer: {error}") from error
         self._expect(done, "end")
@@ -151,10 +154,10 @@ class Smtp:
         await self._wire.send(command.encode("ascii") + b"\r\n")
         return await self._reply()
 
-    async def _reply(self) -> Reply:
+    async def _reply(self, *, within_s: float | None = None) -> Reply:
         lines: list[str] = []
         while len(lines) < MAX_LINES:
-            line = await self._wire.line(most=MAX_LINE)
+            line = await self._wire.line(most=MAX_LINE, within_s=within_s)
             found = _REPLY.match(line)
             if found is None:
                 raise PlatformProtocolError(f"{self._wire.where} does not speak SMTP", sample=repr(line[:200]))
