@@ -18,6 +18,7 @@ class Fault:
         hang: no answer at all.
         cut: the connection is closed.
         done: the command has its effect all the same, before that.
+        after_s: so long nothing is said.
     """
 
     answer: bytes = b""
@@ -25,6 +26,7 @@ class Fault:
     hang: bool = False
     cut: bool = False
     done: bool = False
+    after_s: float = 0.0
 
 
 class Gone(trio.BrokenResourceError):
@@ -76,6 +78,7 @@ class Line:
         Raises:
             Gone: the connection is over.
         """
+        await trio.sleep(fault.after_s)
         if fault.hang:
             while True:
                 await self._more()  # until the client leaves

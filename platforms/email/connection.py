@@ -48,6 +48,7 @@ class EmailPlatform:
     def __init__(self, config: EmailConfig, host: Host) -> None:
         self._config = config
         self._host = host
+        self._doubts = sending.Doubts()
         self._dialogues = trio.CapacityLimiter(AT_ONCE)
 
     @property
@@ -62,12 +63,14 @@ class EmailPlatform:
     async def send(self, to: Address, content: Content, *, key: str, reply: ReplyRef | None) -> Receipt:
         """Send a mail."""
         async with self._dialogues:
-            return await sending.send(to, content, key=key, reply=reply, config=self._config, host=self._host)
+            return await sending.send(
+                to, content, key=key, reply=reply, config=self._config, host=self._host, doubts=self._doubts
+            )
 
-    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:
+    async def find(self, to: Address, *, key: str, since: float) -> Receipt | None:  # noqa: ARG002  # the contract's
         """Look for a mail of ours."""
         async with self._dialogues:
-            return await sending.find(to, key=key, since=since, config=self._config, host=self._host)
+            return await sending.find(to, key=key, config=self._config, host=self._host, doubts=self._doubts)
 
     async def edit(self, receipt: Receipt, content: Content) -> Receipt:  # noqa: ARG002  # the contract's
         """Raises SendRejected: a mail that was sent stays as it is."""

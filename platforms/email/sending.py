@@ -28,10 +28,41 @@ log = logging.getLogger(__name__)
 
 COPY_S = 4.0  # for a copy after a mail was accepted: it is a known success, which a cancel must not make doubtful
 LARGE = 131_072  # bytes of a file that is not encoded between two steps of everybody else
+MOST_DOUBTS = 256
+
+
+class Doubts:
+    """When the latest attempt at each mail ended that may have been accepted: from then on its copy has time to appear.
+
+    The beginning of the first attempt, which the core knows, says nothing of that: handing a mail over may take minutes, and it may
+    have been tried again since. What was tried before the account was opened had ended by then.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[str, float] = {}
+        self._others = trio.current_time()
+
+    def note(self, key: str) -> None:
+        """An attempt has ended now."""
+        self._ended.pop(key, None)
+        self._ended[key] = trio.current_time()
+        if len(self._ended) > MOST_DOUBTS:
+            self._others = self._ended.pop(next(iter(self._ended)))
+
+    def age_s(self, key: str) -> float:
+        """How long ago the latest attempt ended, at least."""
+        return trio.current_time() - self._ended.get(key, self._others)
 
 
 async def send(
-    to: Address, content: Content, *, key: str, reply: ReplyRef | None, config: EmailConfig, host: Host
+    to: Address,
+    content: Content,
+    *,
+    key: str,
+    reply: ReplyRef | None,
+    config: EmailConfig,
+    host: Host,
+    doubts: Doubts,
 ) -> Receipt:
     """Have a mail accepted by our SMTP server.
 
@@ -49,7 +80,10 @@ async def send(
     else:
         message = await trio.to_thread.run_sync(partial(compose, letter, config))
     async with open_smtp(config, host) as smtp:
-        await smtp.submit(config.address, to.chat, message)
+        try:
+            await smtp.submit(config.address, to.chat, message)
+        finally:
+            doubts.note(key)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + COPY_S):
             await smtp.leave()
             await _keep_copy(message, config, host)
@@ -80,7 +114,7 @@ async def _keep_copy(message: bytes, config: EmailConfig, host: Host) -> None:
         log.info("there is no copy of what was sent: %s", error)
 
 
-async def find(to: Address, *, key: str, since: float, config: EmailConfig, host: Host) -> Receipt | None:
+async def find(to: Address, *, key: str, config: EmailConfig, host: Host, doubts: Doubts) -> Receipt | None:
     """Look for a mail of ours in the folder of what was sent.
 
     Raises:
@@ -103,7 +137,7 @@ async def find(to: Address, *, key: str, since: float, config: EmailConfig, host
             return Receipt(message_id=name, address=to)
     if keeper == "append":  # it may have been accepted, and its copy lost
         raise SendUncertain("no copy was kept")
-    if (left_s := config.sent_copy_s - (host.clock() - since)) > 0:
+    if (left_s := config.sent_copy_s - doubts.age_s(key)) > 0:
         raise PlatformUnavailable("a copy may yet be made", retry_after_s=left_s)
     return None
 

@@ -24,6 +24,7 @@ def config(fake: FakeMail, sent_copy: str) -> EmailConfig:
     return EmailConfig(
         address=USER, password=Secret(PASSWORD), imap_host="127.0.0.1", imap_port=fake.imap_port, imap_security="none",
         smtp_host="127.0.0.1", smtp_port=fake.smtp_port, smtp_security="none", authserv_id=TRUSTED, sent_copy=sent_copy,
+        sent_copy_s=0.0,
     )  # fmt: skip
 
 
