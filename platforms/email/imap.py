@@ -6,7 +6,7 @@ One connection is one task's. Whoever is cancelled in the middle of an answer le
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +52,10 @@ class Imap:
         self._number = 0
         self._last_size = 0
         self._validity = ""  # of the mailbox that is open
+
+    def on_progress(self, moved: Callable[[], None]) -> None:
+        """Have this called each time that much has come."""
+        self._wire.moved = moved
 
     # --- before anything else
 

@@ -102,6 +102,10 @@ class Mailroom:
         self._config = config
         self._host = host
         self._aside = aside
+        imap.on_progress(self._alive)
+
+    def _alive(self) -> None:
+        self._inbox.alive("imap", next_within_s=self._patience_s)
 
     async def read(self, reading: Reading) -> Reading:
         """Commit everything that is new. Returns where reading stands then."""
@@ -143,7 +147,7 @@ class Mailroom:
         if self._config.mark_seen:
             uids_read = b",".join(b"%d" % uid for uid in batch.read)
             await self._imap.call(b"UID STORE " + uids_read + b" +FLAGS.SILENT (\\Seen)", check=False)
-        self._inbox.alive("imap", next_within_s=self._patience_s)
+        self._alive()
         return reading, len(batch.read)
 
     async def _commit(self, batch: _Batch, aside: Aside, cursors: dict[str, bytes]) -> None:
@@ -176,6 +180,7 @@ class Mailroom:
             batch.events += [event] if event is not None else []
         batch.read.append(uid)
         batch.size += length
+        self._alive()  # a slow connection is no silent one
         return advanced(reading, uid, at, self._host.clock())
 
     async def _event(self, uid: int, at: float | None, length: int, batch: _Batch) -> InboundEvent | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -14,6 +14,7 @@ from hermes.platform import Host
 from platforms.email.config import EmailConfig
 
 PIECE = 65_536
+MUCH = 262_144  # bytes that are worth a sign of life
 
 
 class Wire:
@@ -22,6 +23,7 @@ class Wire:
     Attributes:
         where: host and port, for people.
         secure: TLS is spoken.
+        moved: called each time that much has been read.
     """
 
     def __init__(self, stream: trio.abc.Stream, where: str, timeout_s: float, *, secure: bool) -> None:
@@ -30,6 +32,8 @@ class Wire:
         self._stream = stream
         self._timeout_s = timeout_s
         self._buffer = bytearray()
+        self._read = 0
+        self.moved: Callable[[], None] = lambda: None
 
     async def line(self, *, most: int = 65_536, within_s: float | None = None) -> bytes:
         """The next line without its end.
@@ -83,6 +87,10 @@ class Wire:
             raise self._lost(error) from error
         if not piece:
             raise Unreachable(f"{self.where} closed the connection", sent=True)
+        self._read += len(piece)
+        if self._read >= MUCH:
+            self._read = 0
+            self.moved()
         return bytes(piece)
 
     def _lost(self, error: Exception) -> Unreachable:

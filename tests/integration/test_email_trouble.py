@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from hermes.errors import PlatformError, PlatformUnavailable
-from hermes.platform import Platform, Secret
+from hermes.events import InboundEvent
+from hermes.platform import EMPTY, Platform, Secret
 from hermes.testing.fake_mail import PASSWORD, TRUSTED, USER, FakeMail, letter, open_fake_mail
 from hermes.testing.fake_mail_wire import Fault
 from hermes.testing.host import RecordingInbox, open_test_host
@@ -264,3 +267,72 @@ async def test_a_mail_that_is_seen_after_one_with_a_larger_number_is_read() -> N
             await inbox.until(lambda: len(inbox.events) == 7)
         assert ids(inbox) == ["m1", "m2", "m3", "m6", "m5", "m7", "m4"]
         assert inbox.repeats == 0
+
+
+# --- a slow connection
+
+
+@pytest.fixture
+def clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(rate=1.0)
+
+
+class Slow(trio.abc.Stream):
+    """A stream of some kilobytes a second."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await trio.sleep(4)
+        return await self.stream.receive_some(min(max_bytes or 32_768, 32_768))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+class Strict(RecordingInbox):
+    """An inbox that notes promises which were not kept."""
+
+    heard, late = 0.0, 0
+
+    def look(self) -> None:
+        self.late += bool(self.promises) and trio.current_time() - self.heard > self.promises["imap"]
+        self.heard = trio.current_time()
+
+    def alive(self, path: str, *, next_within_s: float) -> None:
+        self.look()
+        super().alive(path, next_within_s=next_within_s)
+
+    async def deliver(self, *events: InboundEvent, cursors: Mapping[str, bytes] = EMPTY) -> frozenset[str]:
+        self.look()
+        return await super().deliver(*events, cursors=cursors)
+
+
+@pytest.mark.parametrize(("mails", "size"), [(1, 4_000_000), (20, 150_000)], ids=["one large", "many"])
+async def test_mails_that_come_slowly_are_no_deafness(mails: int, size: int, clock: trio.testing.MockClock) -> None:
+    async with open_fake_mail() as fake, open_test_host("email", clock=Watch(), tls=NO_TLS) as host:
+
+        @asynccontextmanager
+        async def slow(*args: Any, **more: Any) -> AsyncIterator[trio.abc.Stream]:
+            async with host.tcp(*args, **more) as stream:
+                yield Slow(stream)
+
+        async with platform.open(config(fake), host) as found:
+            inbox = await begun(found)
+        for number in range(mails):
+            fake.arrive(letter("x" * size, number=f"m{number}"))
+        clock.autojump_threshold = 0.01
+        async with platform.open(config(fake), replace(host, tcp=slow)) as found:
+            strict = Strict(cursors=inbox.cursors, account="email")
+            async with receiving(found, strict) as raised:
+                await strict.until(lambda: len(strict.events) == mails or raised)
+        assert not raised
+        assert trio.current_time() > 300
+        assert not strict.late
