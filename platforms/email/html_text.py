@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 
 MAX_QUOTES = 9
 MAX_NESTED = 2000
+PIECE = 65_536  # characters that are parsed at once
+MAX_TAIL = 2000  # of what has no end
 _HIDDEN = frozenset(("head", "script", "style", "title", "template", "noscript", "svg", "object"))
 _BLOCKS = frozenset(
     ("address", "article", "blockquote", "dd", "div", "dl", "dt", "fieldset", "footer", "form", "h1", "h2", "h3", "h4", "h5",
@@ -101,19 +103,30 @@ class _Words(HTMLParser):
         self._line = ""
 
     def close(self) -> None:
+        """End. Of a tag without end the library's parser would look for that end once for each `<` in it: hours, for a megabyte."""
+        tail = ""
+        if len(self.rawdata) > MAX_TAIL:
+            tail, self.rawdata = self.rawdata, ""
+        if not self.cdata_elem:
+            self._say(_without_tags(tail))
         super().close()
         if self._line.strip():
             self._end_line()
+
+
+def _without_tags(document: str) -> str:
+    return _SPACES.sub(" ", re.sub(r"<[^<>]*>", " ", document)).strip()
 
 
 def words_of_html(document: str) -> str:
     """The words of a document; what is quoted has `>` before its lines, a link its target behind it."""
     found = _Words()
     try:
-        found.feed(document)
+        for start in range(0, len(document), PIECE):
+            found.feed(document[start : start + PIECE])
         found.close()
     except (AssertionError, ValueError):  # what the parser of the library trips over, such as an unknown declaration
-        return _SPACES.sub(" ", re.sub(r"<[^<>]*>", " ", document)).strip()
+        return _without_tags(document)
     while found.lines and not found.lines[-1].strip("> "):
         found.lines.pop()
     return re.sub(r"\n{3,}", "\n\n", "\n".join(found.lines)).strip()
