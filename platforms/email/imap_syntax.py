@@ -17,7 +17,7 @@ from hermes.errors import PlatformProtocolError
 MAX_DEPTH = 32
 _LITERAL = re.compile(rb"\{(\d{1,10})\+?\}\Z")
 _STATUS = re.compile(r"(OK|NO|BAD|BYE|PREAUTH)(?:\s+|\Z)(?:\[([^\]]*)\]\s?)?(.*)\Z", re.IGNORECASE | re.DOTALL)
-_ATOM = re.compile(rb"[^\s()\"\[{]*(?:\[[^\]]*\][^\s()\"\[{]*)*")
+_ATOM = re.compile(rb"[^\s()\"\[{]*(?:(?:\[[^\]]{0,1000}\]|[\[{])[^\s()\"\[{]*)*")
 _DATE = re.compile(r"\s?(\d{1,2})-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)\Z")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
