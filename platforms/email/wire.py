@@ -80,9 +80,14 @@ class Wire:
                 raise self._lost(error) from error
 
     async def _more(self, within_s: float | None) -> bytes:
+        until = trio.current_time() + (self._timeout_s if within_s is None else within_s)
+        piece: bytes | bytearray | None = None
         try:
-            with trio.fail_after(self._timeout_s if within_s is None else within_s):
-                piece = await self._stream.receive_some(PIECE)
+            while piece is None:  # no single wait is longer than a connection's close may take
+                if (left_s := until - trio.current_time()) <= 0:
+                    raise trio.TooSlowError
+                with trio.move_on_after(min(left_s, self._timeout_s)):
+                    piece = await self._stream.receive_some(PIECE)
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             raise self._lost(error) from error
         if not piece:
