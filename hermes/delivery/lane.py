@@ -20,6 +20,7 @@ from hermes.delivery.outcomes import judge, retry_after, storable
 from hermes.errors import (
     AccountDown,
     LeaseEnded,
+    PlatformUnavailable,
     RateLimited,
     SendRejected,
     SendUncertain,
@@ -36,6 +37,7 @@ log = get_log(__name__)
 T = TypeVar("T")
 
 LAST_WORDS_S = 5.0
+SEND_S = 310.0  # the contract's kit allows a platform 300 for whatever it does
 _METHODS: tuple[Method, ...] = ("send", "edit")
 
 Lease = Callable[[str], AbstractAsyncContextManager[Platform]]
@@ -138,19 +140,24 @@ class Lane:
 
     async def _attempt(self, platform: Platform, part: Part) -> Ended:
         """Make the one request of an attempt, unless an earlier one is found to be shown. Returns what came of it."""
+        receipt: Receipt | None = None
         try:
-            receipt, part = await look_back(platform, part)
-            if receipt is None:
-                content = to_content(part.content, self._parts.find_file, marked=part.marked)
-                if content is None:
-                    return Ended(part=part, how="rejected", reason="its file is not there any more")
-                self._begun = True
-                if part.receipt is not None:
-                    receipt = await platform.edit(part.receipt, content)
-                else:
-                    receipt = await platform.send(part.address, content, key=part.key, reply=part.reply)
+            with trio.move_on_after(SEND_S) as scope:  # one that never ends would hold its lane for ever
+                receipt, part = await look_back(platform, part)
+                if receipt is None:
+                    content = to_content(part.content, self._parts.find_file, marked=part.marked)
+                    if content is None:
+                        return Ended(part=part, how="rejected", reason="its file is not there any more")
+                    self._begun = True
+                    if part.receipt is not None:
+                        receipt = await platform.edit(part.receipt, content)
+                    else:
+                        receipt = await platform.send(part.address, content, key=part.key, reply=part.reply)
         except Exception as error:  # noqa: BLE001  # a plugin's hook
             return self._failed(part, error)
+        if scope.cancelled_caught or receipt is None:
+            words = f"it did not end within {SEND_S:g} s"
+            return self._failed(part, SendUncertain(words) if self._begun else PlatformUnavailable(words))
         self._parts.limits.succeeded(part.address)
         self._parts.sent(part.address)
         return Ended(part=part, how="sent", receipt=storable(receipt))

@@ -6,6 +6,7 @@ A mail is whatever somebody sent: nothing in it is believed but what our own ser
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes, policy
@@ -26,6 +27,10 @@ from platforms.email.threads import Head, Known, is_ours, remembered, thread_of,
 T = TypeVar("T")
 TOO_LARGE = "is too large to be read"
 BROKEN = "cannot be read: the mail server does not hand it out"
+TOO_DEEP = "cannot be read: too much in it is in something else"
+MAX_NESTING = 100  # the library looks at each line once for each part that it is in
+_NESTING = re.compile(rb"^content-type:\s*(?:multipart|message)/", re.IGNORECASE | re.MULTILINE)
+_HEAD_ENDS = re.compile(rb"\r?\n\r?\n")
 _FLAT = str.maketrans({"[": "(", "]": ")"})
 
 
@@ -72,12 +77,16 @@ def open_mail(
         PlatformProtocolError: it is nothing that the library of Python can read.
     """
 
+    digest = hashlib.sha256(raw).hexdigest()[:32]
+    if len(_NESTING.findall(raw)) > MAX_NESTING:
+        too_large, why_not = len(raw), TOO_DEEP
+        raw = _HEAD_ENDS.split(raw, 1)[0] + b"\r\n\r\n"
+
     def read() -> tuple[Mail, Person] | Passed:
         message = message_from_bytes(raw, policy=policy.compat32)
         sender = _sender(message, config)
         if isinstance(sender, Passed):
             return sender
-        digest = hashlib.sha256(raw).hexdigest()[:32]
         return Mail(
             message=message, raw_digest=digest, where=where, at=at, too_large=too_large, why_not=why_not
         ), sender

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from hermes.delivery.content import MARK
+from hermes.delivery.lane import SEND_S
 from hermes.errors import AddressGone, PlatformUnavailable, SendRejected, SendUncertain
 from hermes.events import Address, Content, Receipt, ReplyRef
 from hermes.platform import Capabilities
@@ -16,7 +17,7 @@ from hermes.settings import RetentionConfig
 from hermes.store import addresses, retention
 from hermes.store.outbox import DEDUPLICATED_S
 from hermes.testing.delivering import A, open_delivering
-from hermes.testing.fake_platform import GOOD, FakeConnections, FakePlatform, refuses, shows_and_raises
+from hermes.testing.fake_platform import GOOD, FakeConnections, FakePlatform, Mood, refuses, shows_and_raises
 
 B = Address(account="one", chat="b")
 
@@ -36,6 +37,18 @@ async def test_words_that_cannot_be_stored_end_no_process(tmp_path: Path, clock:
         await place.until("held" if isinstance(error, SendUncertain) else "rejected", "sent")
         ((reason,), _) = await place.rows("reason")
         assert reason.isprintable()
+
+
+async def test_a_send_that_never_ends_is_in_doubt_after_a_while_and_holds_nothing(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    async with open_delivering(tmp_path, clock) as place:
+        place.platform.next("a", Mood(gate=trio.Event()))
+        await place.post("1")
+        await place.post("2")
+        await place.until("sent", "sent")
+        assert SEND_S <= trio.current_time() < SEND_S + 120
+        assert place.platform.texts("a") == ["1", f"{MARK}\n1", "2"]  # it had been shown, who could know
 
 
 async def test_an_address_that_is_written_to_each_day_is_tried_again_after_a_month(

@@ -189,6 +189,20 @@ def test_what_is_too_large_is_said() -> None:
     assert "99,000,000 bytes" in translate(*opened, [], account="email")[0].text
 
 
+@pytest.mark.parametrize("inner", ["multipart/mixed; boundary=b{}", "message/rfc822"])
+def test_a_mail_in_which_everything_is_in_something_else_is_not_taken_apart(inner: str) -> None:
+    def nested(depth: int) -> bytes:
+        body = "".join(f"--b{number}\nContent-Type: {inner.format(number + 1)}\n\n" for number in range(depth))
+        return letter(body, number="1", heads="Content-Type: multipart/mixed; boundary=b0\n").encode()
+
+    for depth, is_read in ((50, True), (50_000, False)):
+        opened = open_mail(nested(depth), CONFIG, where="1/2")
+        assert not isinstance(opened, Passed)
+        event, _ = translate(*opened, [], account="email")
+        assert ("too much in it is in something else" in event.text) is not is_read
+        assert event.sender.id == ANNA
+
+
 @given(st.binary(max_size=400), st.integers(0, 500))
 def test_no_mail_is_too_strange(junk: bytes, at: int) -> None:
     good = letter("hi", number="1", heads="Content-Type: multipart/mixed; boundary*0=a; boundary*1=b\n").encode()
