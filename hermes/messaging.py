@@ -201,6 +201,16 @@ def _hearing(current: Current, door: ModelDoor) -> Hear:
     return hear
 
 
+def _view(store: Store, current: Current, stop: Stop, messaging: Messaging, connections: Connections) -> GatewayView:
+    """What commands know of the gateway."""
+    return GatewayView(
+        store=store, model=lambda: current.config.model.primary.model, accounts=messaging.accounts,
+        retry_account=connections.retry, policy=messaging.policy, is_brief=messaging.is_brief,
+        restart=lambda: stop.request("/restart", current.config.shutdown.total_s, exit_code=RESTART_CODE),
+        ends=lambda: stop.asked and stop.exit_code != RESTART_CODE,
+    )  # fmt: skip
+
+
 @asynccontextmanager
 async def open_messaging(
     store: Store, current: Current, stop: Stop, hooks: Hooks, blobs: Blobs, door: ModelDoor, *, mode: str
@@ -242,13 +252,7 @@ async def open_messaging(
             ),
         ) as fetcher,
         open_commanding(
-            store, messaging.sessions, messaging,
-            GatewayView(
-                store=store, model=lambda: current.config.model.primary.model, accounts=messaging.accounts,
-                retry_account=connections.retry, policy=messaging.policy, is_brief=messaging.is_brief,
-                restart=lambda: stop.request("/restart", current.config.shutdown.total_s, exit_code=RESTART_CODE),
-                ends=lambda: stop.asked and stop.exit_code != RESTART_CODE,
-            ),
+            store, messaging.sessions, messaging, _view(store, current, stop, messaging, connections)
         ) as commanding,
     ):  # fmt: skip
         current.listen(lambda config: connections.apply(plans(config)))

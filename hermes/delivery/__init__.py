@@ -179,6 +179,18 @@ def _no_files(_: StoredFile) -> None:
     return None
 
 
+async def _recover(store: Store) -> OutboxRecovered:
+    """Take over what dead processes left."""
+    recovered = await store.outbox.recover()
+    if recovered.doubtful or recovered.edits or recovered.live:
+        log.info("delivery.recovered", doubtful=recovered.doubtful, edits=recovered.edits, live=recovered.live)
+    return recovered
+
+
+def _limits(settings: Callable[[], DeliveryConfig], rng: random.Random) -> Limits:
+    return Limits(trio.current_time, lambda: (settings().backoff_base_s, settings().backoff_max_s), rng)
+
+
 @asynccontextmanager
 async def open_delivery(
     store: Store,
@@ -212,15 +224,9 @@ async def open_delivery(
     Raises:
         StoreUnavailable: what was left could not be taken over.
     """
-    recovered = await store.outbox.recover()
-    if recovered.doubtful or recovered.edits or recovered.live:
-        log.info("delivery.recovered", doubtful=recovered.doubtful, edits=recovered.edits, live=recovered.live)
+    recovered = await _recover(store)
     async with trio.open_nursery() as nursery:
-        limits = Limits(
-            trio.current_time,
-            lambda: (settings().backoff_base_s, settings().backoff_max_s),
-            rng if rng is not None else random.Random(),
-        )
+        limits = _limits(settings, random.Random() if rng is None else rng)
 
         def sent(address: Address) -> None:
             delivery.shown += 1

@@ -100,13 +100,9 @@ class Rest:
         """
         route = route_of(method, path)
         self.buckets.take(route, self._clock())
-        headers = {"user-agent": AGENT}
-        if token:
-            headers["authorization"] = "Bot " + self._authorization.reveal()
-        content = None
+        headers, content = self._headers(token=token), None
         if body is not None and not parts:
-            headers["content-type"] = "application/json"
-            content = msgspec.json.encode(body)
+            headers["content-type"], content = "application/json", msgspec.json.encode(body)
         try:
             answer = await self._client.request(
                 method,
@@ -134,6 +130,12 @@ class Rest:
                 route, answer.headers, fault.retry_after, everywhere=fault.everywhere, now=self._clock()
             )
         raise Failed(answer, fault)
+
+    def _headers(self, *, token: bool) -> dict[str, str]:
+        headers = {"user-agent": AGENT}
+        if token:
+            headers["authorization"] = "Bot " + self._authorization.reveal()
+        return headers
 
     async def read(self, path: str, kind: type[T]) -> T:
         """GET something. Raises Failed, RateLimited, Unreachable, PlatformProtocolError."""

@@ -188,6 +188,7 @@ async def test_a_channel_first_heard_in_a_replay_with_histories_unread_is_rememb
         on.discord.add_message(CHANNEL, ALICE, "missed")
         async with on.live():
             await on.until(3)
+        assert on.texts() == ["first", "missed"]
 
 
 async def test_what_was_not_committed_is_counted_by_no_other_commit() -> None:
@@ -234,6 +235,7 @@ async def test_histories_that_are_long_in_reading_break_no_promise(clock: MockCl
             await on.discord.until(lambda: on.discord.asked("GET", HISTORY))
             since = len(promised)
             await on.inbox.until(lambda: len(promised) > since + 3)
+        assert promised[since + 3] - promised[since] < 4 * 2 * on.discord.heartbeat_s
 
 
 @pytest.mark.parametrize("gone", ["deleted", "not read"])
@@ -276,9 +278,11 @@ async def test_an_unread_channel_gives_no_room_to_others(clock: MockClock) -> No
                 on.discord.add_channel(str(2000 + number), 0)
                 on.discord.say("elsewhere", str(2000 + number))
             await on.until(MAX_CHANNELS + 2)
+        assert "missed" not in on.texts()
         clock.jump(3000)
         async with on.live():
             await on.inbox.until(lambda: "missed" in on.texts())
+        assert len(on.texts()) == MAX_CHANNELS + 2
 
 
 async def test_a_thread_that_began_in_what_was_missed_is_read_too(clock: MockClock) -> None:

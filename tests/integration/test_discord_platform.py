@@ -336,6 +336,7 @@ async def test_heartbeats_without_acknowledgement_end_the_connection_and_keep_th
 async def test_a_gateway_that_does_not_greet_is_left() -> None:
     async with bench(world={"greets": False}, timeout_s=0.2) as on:
         await on.received(PlatformUnavailable, "did not answer in time")
+        assert "session" not in on.inbox.cursors
 
 
 async def test_a_deaf_gateway_is_found_by_asking_and_what_it_kept_is_read(clock: MockClock) -> None:
@@ -366,8 +367,10 @@ async def test_the_usual_gateway_is_tried_when_the_sessions_own_is_gone() -> Non
                 await on.inbox.until(lambda: "session" in on.inbox.cursors)
                 await on.discord.gateway.drop()
                 await on.discord.until(lambda: raised)
-            async with on.receiving():
+            async with on.receiving() as again:
                 await on.discord.until(lambda: on.discord.gateway.resumes)
+            assert again == []
+            assert len(on.discord.gateway.identifies) == 1
 
 
 async def test_identifies_are_counted_over_restarts_and_the_last_are_kept_back() -> None:

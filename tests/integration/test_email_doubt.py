@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,20 +9,17 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from email_account import NO_TLS, NOW, config
 
 from hermes.errors import PlatformUnavailable, SendUncertain
 from hermes.events import Address, Content
-from hermes.platform import Secret
-from hermes.testing.fake_mail import ANNA, PASSWORD, TRUSTED, USER, FakeMail, open_fake_mail
+from hermes.testing.fake_mail import ANNA, FakeMail, open_fake_mail
 from hermes.testing.fake_mail_wire import Fault
 from hermes.testing.host import open_test_host
-from platforms.email.config import EmailConfig
 from platforms.email.connection import EmailPlatform, open_email
 
-NOW = 1_700_000_000.0
 TO = Address("email", ANNA)
 HELLO = Content(text="hello")
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # quickly made; it believes nobody, and is asked by nobody
 
 
 @pytest.fixture
@@ -33,13 +29,9 @@ def clock() -> trio.testing.MockClock:
 
 @asynccontextmanager
 async def connected(fake: FakeMail, **more: Any) -> AsyncIterator[EmailPlatform]:
-    config = EmailConfig(
-        address=USER, password=Secret(PASSWORD), imap_host="127.0.0.1", imap_port=fake.imap_port, imap_security="none",
-        smtp_host="127.0.0.1", smtp_port=fake.smtp_port, smtp_security="none", authserv_id=TRUSTED, **more,
-    )  # fmt: skip
     async with (
         open_test_host("email", clock=lambda: NOW + trio.current_time(), tls=NO_TLS) as host,
-        open_email(config, host) as found,
+        open_email(config(fake, **more), host) as found,
     ):
         yield found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from email_account import NO_TLS, NOW, config
 
 from hermes.errors import (
     AddressGone,
@@ -29,30 +29,20 @@ from hermes.errors import (
 from hermes.events import Activity, Address, AttachmentRef, Content, Receipt, ReplyRef
 from hermes.platform import Platform, ReadsBack, Secret
 from hermes.testing.census import LeakCensus, settle
-from hermes.testing.fake_mail import ANNA, PASSWORD, TRUSTED, USER, FakeMail, letter, open_fake_mail
+from hermes.testing.fake_mail import ANNA, PASSWORD, TRUSTED, FakeMail, letter, open_fake_mail
 from hermes.testing.fake_mail_wire import Fault
 from hermes.testing.host import RecordingInbox, TestMemory, open_test_host
 from platforms.email import platform
-from platforms.email.config import EmailConfig
 
 TO = Address("email", ANNA)
 HELLO = Content(text="hello")
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # quickly made; it believes nobody, and is asked by nobody
-
-
-def config(fake: FakeMail, **more: Any) -> EmailConfig:
-    plain = EmailConfig(
-        address=USER, password=Secret(PASSWORD), imap_host="127.0.0.1", imap_port=fake.imap_port, imap_security="none",
-        smtp_host="127.0.0.1", smtp_port=fake.smtp_port, smtp_security="none", authserv_id=TRUSTED, sent_copy="server",
-    )  # fmt: skip
-    return replace(plain, **more)
 
 
 @asynccontextmanager
 async def connected(fake: FakeMail, **more: Any) -> AsyncIterator[Platform]:
     memory = more.pop("memory", None)
     async with (
-        open_test_host("email", memory=memory, clock=lambda: 1_700_000_000.0, tls=NO_TLS) as host,
+        open_test_host("email", memory=memory, clock=lambda: NOW, tls=NO_TLS) as host,
         platform.open(config(fake, **more), host) as found,
     ):
         yield found

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from email_account import NO_TLS, NOW, Watch, config
 
 from hermes.errors import PlatformError, PlatformUnavailable
 from hermes.events import InboundEvent
-from hermes.platform import EMPTY, Platform, Secret
-from hermes.testing.fake_mail import PASSWORD, TRUSTED, USER, FakeMail, letter, open_fake_mail
+from hermes.platform import EMPTY, Platform
+from hermes.testing.fake_mail import FakeMail, letter, open_fake_mail
 from hermes.testing.fake_mail_wire import Fault
 from hermes.testing.host import RecordingInbox, open_test_host
 from hermes.testing.inbox import receiving
 from platforms.email import platform
-from platforms.email.config import EmailConfig
-
-NOW = 1_700_000_000.0
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # quickly made; it believes nobody, and is asked by nobody
-
-
-def config(fake: FakeMail, **more: Any) -> EmailConfig:
-    plain = EmailConfig(
-        address=USER, password=Secret(PASSWORD), imap_host="127.0.0.1", imap_port=fake.imap_port, imap_security="none",
-        smtp_host="127.0.0.1", smtp_port=fake.smtp_port, smtp_security="none", authserv_id=TRUSTED, sent_copy="server",
-    )  # fmt: skip
-    return replace(plain, **more)
-
-
-@dataclass(slots=True)
-class Watch:
-    """The clock on the wall."""
-
-    now: float = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @asynccontextmanager

@@ -395,6 +395,7 @@ async def test_a_message_whose_commit_failed_is_not_passed_over_by_a_history(clo
             await inbox.until(lambda: raised)
         async with on.connected():
             await on.heard("now", "missed")
+        assert sorted(on.texts) == ["first", "first there", "missed", "now"]
 
 
 async def test_histories_that_cannot_be_had_now_are_read_when_they_can_and_disturb_no_socket(clock: MockClock) -> None:
