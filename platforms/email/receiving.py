@@ -197,7 +197,7 @@ class Mailroom:
             read = partial(
                 open_mail, raw, config, where=where, at=at, too_large=None if whole else length, why_not=why_not
             )
-            opened = await off(len(raw), read)
+            opened = await off_loop(len(raw), read)
             if isinstance(opened, Passed):
                 log.info("the mail %s was passed over: %s", where, opened.why)
                 return None
@@ -206,7 +206,7 @@ class Mailroom:
             if name not in memory:
                 memory[name] = read_known(await self._host.memory.get(name))
             say = partial(translate, mail, sender, memory[name], account=self._host.account)
-            event, memory[name] = await off(len(raw), say)
+            event, memory[name] = await off_loop(len(raw), say)
         except PlatformProtocolError as error:
             self._inbox.quarantine(f"the mail {where}: {error}", raw[:1000])
             return None
@@ -228,7 +228,7 @@ class Mailroom:
         return raw
 
 
-async def off(size: int, work: Callable[[], T]) -> T:
+async def off_loop(size: int, work: Callable[[], T]) -> T:
     """Do something with so many bytes: in a thread, where it would keep everybody else waiting."""
     if size <= LARGE:
         return work()
