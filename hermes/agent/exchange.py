@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -118,31 +117,31 @@ class Exchange:
         size = 0
         decoder = self.decoder
         received = 0
-        chunks = response.aiter_raw()  # decompressed already, where a server compresses although it was asked not to
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                received += 1
-                if received % CHUNKS_BETWEEN_CHECKPOINTS == 0:
-                    await trio.lowlevel.checkpoint()
-                silence.deadline = trio.current_time() + (min(TAIL_S, stall_s) if decoder.complete else stall_s)
-                if not self._begun or whole:
-                    if not self._begun and not chunk.strip():
-                        continue
-                    if whole or _is_document(chunk):
-                        self._begun = True
-                        whole.append(chunk)
-                        size += len(chunk)
-                        if size > 2 * self._max_bytes + EVENT_MARGIN_BYTES:
-                            raise ReplyTooLarge(f"the answer is larger than {size} bytes")
-                        continue
+        # The transport's own stream: decompressed, where a server compresses although it was asked not to.
+        stream: Any = response.stream
+        async for chunk in stream:
+            received += 1
+            if received % CHUNKS_BETWEEN_CHECKPOINTS == 0:
+                await trio.lowlevel.checkpoint()
+            silence.deadline = trio.current_time() + (min(TAIL_S, stall_s) if decoder.complete else stall_s)
+            if not self._begun or whole:
+                if not self._begun and not chunk.strip():
+                    continue
+                if whole or _is_document(chunk):
                     self._begun = True
+                    whole.append(chunk)
+                    size += len(chunk)
+                    if size > 2 * self._max_bytes + EVENT_MARGIN_BYTES:
+                        raise ReplyTooLarge(f"the answer is larger than {size} bytes")
+                    continue
+                self._begun = True
+            if decoder.done:
+                continue  # the connection's last bytes
+            for event in splitter.feed(chunk):
+                decoder.feed(event)
                 if decoder.done:
-                    continue  # the connection's last bytes
-                for event in splitter.feed(chunk):
-                    decoder.feed(event)
-                    if decoder.done:
-                        silence.deadline = trio.current_time() + DRAIN_S
-                        break
+                    silence.deadline = trio.current_time() + DRAIN_S
+                    break
         if whole:
             decoder.whole(b"".join(whole))
         elif not decoder.done:

@@ -129,10 +129,10 @@ def encoded_history(
     history: Sequence[Entry], api: str, origin: str, encode: Callable[[Message, str], bytes]
 ) -> list[bytes]:
     """The bytes of each message, encoded once and kept in its entry; with a reasoning item inside, per endpoint."""
-    try:
-        return [entry.encoded[api] for entry in history]
-    except KeyError:
-        return [_encoded(entry, api, origin, encode) for entry in history]
+    found = [entry.encoded.get(api) for entry in history]
+    return [
+        _encoded(history[index], api, origin, encode) if piece is None else piece for index, piece in enumerate(found)
+    ]
 
 
 def _encoded(entry: Entry, api: str, origin: str, encode: Callable[[Message, str], bytes]) -> bytes:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,11 +15,12 @@ import trio
 from hermes.delivery.content import MARK_ROOM, FindFile
 from hermes.delivery.lane import Lane, Lease, Parts
 from hermes.delivery.lanes import Lanes, WaitConnected
+from hermes.delivery.later import Later
 from hermes.delivery.limits import Limits
 from hermes.delivery.live import DraftTimes, LiveReply, Render
 from hermes.delivery.progress import Progress
 from hermes.delivery.receipts import Receipts
-from hermes.delivery.signs import Typing
+from hermes.delivery.signs import FIRST_AFTER_S, Typing
 from hermes.errors import AccountDown
 from hermes.events import Address, ReplyRef, StoredContent, StoredFile
 from hermes.observe.logs import get_log
@@ -59,7 +60,9 @@ class Delivery:
         self._times = times
         self._settings = settings
         self._receipts = receipts
+        self._later = Later()
         self.shown = 0
+        nursery.start_soon(self._later.run)
 
     def wake(self, address: Address) -> None:
         """Something was committed for an address. A hint, synchronous; a sweep finds what nobody was woken for."""
@@ -122,12 +125,14 @@ class Delivery:
         if can is None or not (can.drafts and can.edits):
             yield live
             return
-        self._nursery.start_soon(live.run, name=f"draft {address}")
+        begin = self._beginning(live.run, f"draft {address}")
+        number = self._later.at(live.first_at if resumes is None else trio.current_time(), begin)
         try:
             yield live
         finally:
-            # Shielded and bounded inside.
-            await live.close()  # noqa: ASYNC102
+            if not self._later.forget(number):
+                # Shielded and bounded inside.
+                await live.close()  # noqa: ASYNC102
 
     @asynccontextmanager
     async def open_progress(self, live: LiveReply) -> AsyncIterator[Progress]:
@@ -137,14 +142,19 @@ class Delivery:
         """
         how = self._settings()
         progress = Progress(live, how.progress_after_s if how.progress == "line" else None, how.progress_every_s)
-        self._nursery.start_soon(progress.run, name=f"progress {live.address}")
+        if progress.after_s is None:
+            yield progress  # nothing is ever said
+            return
+        begin = self._beginning(progress.run, f"progress {live.address}")
+        number = self._later.at(trio.current_time() + progress.after_s, begin)
         cut = True
         try:
             yield progress
             cut = False
         finally:
-            # Shielded and bounded inside.
-            await progress.close(cut=cut)  # noqa: ASYNC102
+            if not self._later.forget(number):
+                # Shielded and bounded inside.
+                await progress.close(cut=cut)  # noqa: ASYNC102
 
     @asynccontextmanager
     async def open_typing(self, address: Address) -> AsyncIterator[None]:
@@ -157,12 +167,16 @@ class Delivery:
             yield
             return
         typing = Typing(address, can.typing_every_s, self._parts)
-        self._nursery.start_soon(typing.run, name=f"typing {address}")
+        number = self._later.at(trio.current_time() + FIRST_AFTER_S, self._beginning(typing.run, f"typing {address}"))
         try:
             yield
         finally:
-            # Shielded and bounded inside.
-            await typing.close()  # noqa: ASYNC102
+            if not self._later.forget(number):
+                # Shielded and bounded inside.
+                await typing.close()  # noqa: ASYNC102
+
+    def _beginning(self, run: Callable[[], Awaitable[None]], name: str) -> Callable[[], None]:
+        return lambda: self._nursery.start_soon(run, name=name)
 
     def statistics(self) -> DeliveryStatistics:
         """A snapshot for metrics and status; what waits in the store is `Store.outbox.counts`."""

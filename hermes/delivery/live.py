@@ -78,6 +78,7 @@ class LiveReply:
 
     Attributes:
         address: where it is shown.
+        first_at: before this time nothing is drawn, unless it is a reply that was shown before.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class LiveReply:
         self._scope = trio.CancelScope()
         self._sending = False  # the first request of a part may have left
         self._over = False
-        self._quiet_until = trio.current_time() + times.interval_s()  # a quick reply is shown once, whole
+        self.first_at = self._quiet_until = (
+            trio.current_time() + times.interval_s()
+        )  # a quick reply is shown once, whole
         self._failures = 0
         self._drew = trio.Event()  # set when something was drawn, and made anew
         self.ended = trio.Event()

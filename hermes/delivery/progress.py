@@ -59,12 +59,9 @@ class Progress:
         self._running.pop(call_id, None)
 
     async def run(self) -> None:
-        """Write the line whenever it is due, until closed."""
+        """Write the line now and whenever it is due, until closed; to be begun after `after_s`."""
         try:
             with self._scope:
-                if self.after_s is None:
-                    return
-                await trio.sleep(self.after_s)
                 while True:
                     if trio.current_time() - self._said_at >= min(SPEAKS_S, self.every_s):
                         self._words = "".join(self._pieces) or self._words

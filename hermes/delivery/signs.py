@@ -12,7 +12,7 @@ from hermes.observe.logs import get_log
 log = get_log(__name__)
 
 SIGNAL_S = 5.0
-FIRST_AFTER_S = 0.3  # what is ready sooner needs no sign
+FIRST_AFTER_S = 0.3  # what is ready sooner needs no sign: it is begun so late
 TYPING = Activity(kind="typing")
 
 
@@ -30,7 +30,6 @@ class Typing:
         """Show it until closed."""
         try:
             with self._scope:
-                await trio.sleep(FIRST_AFTER_S)
                 while True:
                     due = max(trio.current_time(), self._parts.limits.free_at(self._address, "signal"))
                     await trio.sleep_until(due)

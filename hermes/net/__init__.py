@@ -1,5 +1,6 @@
 """The only importers of httpx2: TLS, proxies, HTTP clients, and what their exceptions mean."""
 
+from hermes.net.errors import HTTP_ERRORS
 from hermes.net.network import (
     Network,
     NetworkStatistics,
@@ -8,7 +9,7 @@ from hermes.net.network import (
     open_network,
 )
 from hermes.net.plugin_http import make_http_factory
-from hermes.net.transport import HTTP_ERRORS, HttpResponse, check_urls
+from hermes.net.transport import HttpResponse, check_urls
 
 __all__ = [
     "HTTP_ERRORS",

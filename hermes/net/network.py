@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import httpx2
 import trio
 
+from hermes.net.client import NetClient
 from hermes.net.transport import CLOSE_S, NetTransport
 from hermes.nurseries import open_background_nursery
 
@@ -72,7 +73,7 @@ class Network:
         limits: httpx2.Limits = LIMITS,
         timeout: httpx2.Timeout | None = None,
         headers: dict[str, str] | None = None,
-    ) -> httpx2.AsyncClient:
+    ) -> NetClient:
         """A client whose `aclose()` the caller owes; for owners that keep a set of them. Others use `http_client()`.
 
         Args:
@@ -85,10 +86,23 @@ class Network:
         Raises:
             ValueError: the proxy URL cannot be used.
         """
+        return NetClient(self._make_transport(tls, proxy, limits), timeout=timeout, headers=headers)
+
+    def _make_transport(self, tls: ssl.SSLContext, proxy: str | None, limits: httpx2.Limits) -> NetTransport:
         transport = NetTransport(tls, proxy=proxy, limits=limits, closed=self._transports.discard)
         self._transports.add(transport)
         self._some.set()
-        return httpx2.AsyncClient(transport=transport, trust_env=False, timeout=timeout, headers=headers)
+        return transport
+
+    @asynccontextmanager
+    async def transport(self, *, proxy: str | None, limits: httpx2.Limits) -> AsyncIterator[NetTransport]:
+        """A connection pool without a client around it; all its sockets are closed when the body is left."""
+        transport = self._make_transport(await self.tls(), proxy, limits)
+        try:
+            yield transport
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+                await close_quietly("a connection pool", transport.aclose)
 
     @asynccontextmanager
     async def http_client(
@@ -98,7 +112,7 @@ class Network:
         limits: httpx2.Limits = LIMITS,
         timeout: httpx2.Timeout | None = None,
         headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[httpx2.AsyncClient]:
+    ) -> AsyncIterator[NetClient]:
         """A client for the body; all its sockets are closed when the body is left. Arguments as for `make_client()`."""
         client = self.make_client(await self.tls(), proxy=proxy, limits=limits, timeout=timeout, headers=headers)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import MappingProxyType, TracebackType
@@ -17,31 +18,33 @@ from urllib.parse import urlsplit
 import httpx2
 import trio
 
+from hermes import __version__
 from hermes.errors import PlatformProtocolError, SendRejected, Unreachable
 from hermes.events import OutboundFile
+from hermes.net.bodies import AnswerBody, SentBody, SentPieces
+from hermes.net.client import ParsedUrls
+from hermes.net.errors import HTTP_ERRORS
 from hermes.net.network import Network, close_quietly
-from hermes.net.transport import HTTP_ERRORS
+from hermes.net.transport import Answer, NetTransport, core_url
 from hermes.platform import ByteStream, HttpAnswer, HttpClient, HttpFactory, UploadPart
 
 CONNECT_S = 15.0
 IDLE_S = 20.0  # an idle connection is kept so long
 PIECE = 65_536  # bytes of a file that are read and sent at once
+AGENT = f"hermes/{__version__}".encode()
+# A bound on TCP and TLS alone; every other deadline is a cancel scope's.
+TIMEOUT = {"timeout": {"connect": CONNECT_S}}
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class _Exchange:
     """One request and its answer: what goes wrong inside comes out as the contract names it."""
 
-    __slots__ = ("_begun", "_host")
+    __slots__ = ("_host", "body")
 
-    def __init__(self, url: str) -> None:
-        self._host = _host(url)
-        self._begun = False
-
-    async def trace(self, event: str, details: Mapping[str, Any]) -> None:
-        """Notice that the request begins to leave; httpcore2 calls this, also for the CONNECT that goes to a proxy before."""
-        if event.endswith("send_request_headers.started"):
-            self._begun = getattr(details.get("request"), "method", b"") != b"CONNECT"
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self.body: SentBody | SentPieces | None = None
 
     def __enter__(self) -> None:
         pass
@@ -49,15 +52,18 @@ class _Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            return
+        begun = self.body is not None and self.body.begun
         if isinstance(error, trio.TooSlowError):
-            raise Unreachable(f"{self._host} did not answer in time", sent=self._begun) from None
+            raise Unreachable(f"{self._host} did not answer in time", sent=begun) from None
         if isinstance(error, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
             raise PlatformProtocolError("that is no URL to ask") from None
         if isinstance(error, httpx2.DecodingError):
             raise PlatformProtocolError(f"{self._host} sent a body that cannot be decoded") from None
         if isinstance(error, HTTP_ERRORS):
-            why = type(error).__name__ if self._begun else str(error) or type(error).__name__
-            raise Unreachable(f"{self._host} cannot be reached: {why[:200]}", sent=self._begun) from None
+            why = type(error).__name__ if begun else str(error) or type(error).__name__
+            raise Unreachable(f"{self._host} cannot be reached: {why[:200]}", sent=begun) from None
 
 
 class _Pieces:
@@ -79,8 +85,9 @@ class _Pieces:
 class _Client:
     """An `HttpClient`; see `hermes.platform`."""
 
-    def __init__(self, client: httpx2.AsyncClient) -> None:
-        self._client = client
+    def __init__(self, transport: NetTransport) -> None:
+        self._transport = transport
+        self._parsed = ParsedUrls()
 
     async def request(
         self,
@@ -94,56 +101,88 @@ class _Client:
         max_bytes: int = 16_777_216,
     ) -> HttpAnswer:
         """Send a request and read its whole answer, whatever its status."""
-        exchange = _Exchange(url)
+        exchange = _Exchange(_host(url))
         with exchange, trio.fail_after(timeout_s):
+            if not parts:
+                return await self._ask(exchange, method, url, headers, content, max_bytes)
             async with AsyncExitStack() as stack:
-                body: Any = content
-                if parts:
-                    length, kind, body = await _multipart(parts, stack)
-                    headers = {**headers, "content-type": kind, "content-length": str(length)}
-                answer = await self._open(method, url, headers, body, exchange)
-                try:
-                    return _answer(answer, await _whole(answer, max_bytes))
-                finally:
-                    await close_quietly("an HTTP answer", answer.aclose)  # noqa: ASYNC102  # shielded and bounded inside
+                length, kind, pieces = await _multipart(parts, stack)
+                headers = {**headers, "content-type": kind, "content-length": str(length)}
+                return await self._ask(exchange, method, url, headers, pieces, max_bytes)
+
+    async def _ask(
+        self,
+        exchange: _Exchange,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterator[bytes] | None,
+        max_bytes: int,
+    ) -> HttpAnswer:
+        answer = await self._open(exchange, method, url, headers, content)
+        try:
+            return _answer(answer, await _whole(answer.body, max_bytes))
+        finally:
+            await close_quietly("an HTTP answer", answer.body.aclose)  # noqa: ASYNC102  # shielded and bounded inside
 
     @asynccontextmanager
     async def stream(
         self, method: str, url: str, *, headers: Mapping[str, str] = NOTHING, timeout_s: float
     ) -> AsyncIterator[tuple[HttpAnswer, ByteStream]]:
         """Send a request and read its answer as it comes."""
-        exchange = _Exchange(url)
+        exchange = _Exchange(_host(url))
         with exchange, trio.fail_after(timeout_s):
-            answer = await self._open(method, url, headers, None, exchange)
+            answer = await self._open(exchange, method, url, headers, None)
         try:
-            async with aclosing(answer.aiter_bytes()) as pieces:
-                yield _answer(answer, b""), _Pieces(pieces, timeout_s, exchange)
+            yield _answer(answer, b""), _Pieces(aiter(answer.body), timeout_s, exchange)
         finally:
-            await close_quietly("an HTTP answer", answer.aclose)  # noqa: ASYNC102  # shielded and bounded inside
+            await close_quietly("an HTTP answer", answer.body.aclose)  # noqa: ASYNC102  # shielded and bounded inside
 
     async def _open(
-        self, method: str, url: str, headers: Mapping[str, str], content: Any, exchange: _Exchange
-    ) -> httpx2.Response:
-        request = self._client.build_request(
-            method, url, headers=dict(headers), content=content, extensions={"trace": exchange.trace}
-        )
-        request.extensions["timeout"] = httpx2.Timeout(None, connect=CONNECT_S).as_dict()
-        return await self._client.send(request, stream=True, follow_redirects=False)
+        self,
+        exchange: _Exchange,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | AsyncIterator[bytes] | None,
+    ) -> Answer:
+        parsed = self._parsed(url)
+        lines = {b"host": parsed.netloc, b"accept": b"*/*", b"accept-encoding": b"gzip, deflate", b"user-agent": AGENT}
+        if parsed.userinfo:
+            lines[b"authorization"] = b"Basic " + b64encode(f"{parsed.username}:{parsed.password}".encode())
+        if isinstance(content, bytes):
+            lines[b"content-length"] = b"%d" % len(content)
+        elif method in ("POST", "PUT", "PATCH"):
+            lines[b"content-length"] = b"0"
+        lines.update({name.lower().encode("ascii"): value.encode("ascii") for name, value in headers.items()})
+        body = SentBody(content or b"") if content is None or isinstance(content, bytes) else SentPieces(content)
+        exchange.body = body
+        return await self._transport.ask(method, core_url(parsed), list(lines.items()), body, TIMEOUT)
 
 
-def _answer(answer: httpx2.Response, body: bytes) -> HttpAnswer:
-    headers = {name.lower(): value for name, value in answer.headers.items()}
-    return HttpAnswer(status=answer.status_code, headers=MappingProxyType(headers), body=body)
+def _answer(answer: Answer, body: bytes) -> HttpAnswer:
+    headers = dict[str, str]()
+    for raw_name, raw_value in answer.headers:
+        name, value = _text(raw_name).lower(), _text(raw_value)
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return HttpAnswer(status=answer.status, headers=MappingProxyType(headers), body=body)
 
 
-async def _whole(answer: httpx2.Response, max_bytes: int) -> bytes:
+def _text(raw: bytes) -> str:
+    """A header's text: ASCII by the standard, UTF-8 as some write it, and else any byte its own character."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+async def _whole(body: AnswerBody, max_bytes: int) -> bytes:
     read, length = list[bytes](), 0
-    async with aclosing(answer.aiter_bytes()) as pieces:
-        async for piece in pieces:
-            read.append(piece)
-            length += len(piece)
-            if length > max_bytes:
-                raise PlatformProtocolError(f"an answer has more than {max_bytes} bytes")
+    async for piece in body:
+        read.append(piece)
+        length += len(piece)
+        if length > max_bytes:
+            raise PlatformProtocolError(f"an answer has more than {max_bytes} bytes")
     return b"".join(read)
 
 
@@ -233,7 +272,7 @@ def make_http_factory(network: Network) -> HttpFactory:
         limits = httpx2.Limits(
             max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=IDLE_S
         )
-        async with network.http_client(proxy=proxy, limits=limits) as client:
-            yield _Client(client)
+        async with network.transport(proxy=proxy, limits=limits) as transport:
+            yield _Client(transport)
 
     return open_client

@@ -370,6 +370,17 @@ async def test_a_server_that_compresses_although_it_was_asked_not_to() -> None:
         assert upstream.requests[0].headers["accept-encoding"] == "identity"
 
 
+async def test_a_provider_is_not_told_what_machine_asks() -> None:
+    async with (
+        open_fake_model(default=Reply(text="hi")) as upstream,
+        open_model(ModelConfig(primary=at(upstream))) as door,
+    ):
+        await ask(door)
+    assert set(upstream.requests[0].headers) == {
+        "host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length", "authorization",
+    }  # fmt: skip
+
+
 async def test_a_stream_in_single_bytes_and_a_leading_blank() -> None:
     body = b"\r\n" + b"".join(chat_events(Reply(text=("Ä", "b")), "m", include_usage=True)).replace(b"\n", b"\r\n")
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)

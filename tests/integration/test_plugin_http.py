@@ -198,3 +198,38 @@ async def test_a_request_ended_at_each_step_leaves_nothing_and_the_client_serves
 
         report = await cancel_at_every_step(scenario, check=survivor, ways=("cancel", "deadline", "sibling"))
     assert report.runs > 20
+
+
+async def test_a_request_leaves_in_one_piece_and_a_large_one_whole() -> None:
+    received: list[bytes] = []
+
+    async def keeps(stream: trio.SocketStream) -> None:
+        while piece := await stream.receive_some(1_048_576):
+            received.append(piece)
+            head, _, body = b"".join(received).partition(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            if len(body) == length:
+                await stream.send_all(OK)
+
+    for content in (b'{"a": 1}', b"x" * 3_000_000, b"ends like a head\r\n\r\n", b""):
+        async with serving(keeps) as base, client() as http:
+            assert (await http.request("POST", f"{base}/x", content=content, timeout_s=5)).status == 200
+        assert b"".join(received).endswith(b"\r\n\r\n" + content)
+        assert len(received) == 1 or len(content) > 65_536
+        received.clear()
+
+
+async def test_a_name_and_password_in_the_url_are_said_and_a_header_may_come_twice() -> None:
+    heads: list[bytes] = []
+
+    async def twice(stream: trio.SocketStream) -> None:
+        heads.append(await read_head(stream))
+        lines = b"X-Two: a\r\nX-Two: b\r\nX-Name: \xc3\x84\r\nX-Old: \xc4\r\n"
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + lines + b"\r\n")
+
+    async with serving(twice) as base, client() as http:
+        url = base.replace("http://", "http://ann:p%40ss@")
+        answer = await http.request("GET", f"{url}/x", timeout_s=5)
+    assert b"authorization: Basic YW5uOnBAc3M=\r\n" in heads[0]  # ann:p@ss
+    assert b"content-length" not in heads[0]
+    assert (answer.headers["x-two"], answer.headers["x-name"], answer.headers["x-old"]) == ("a, b", "Ä", "Ä")

@@ -24,7 +24,7 @@ from hermes.agent.exchange import FAILURES
 from hermes.agent.sse import SseOverflow
 from hermes.errors import ContextOverflow, ModelError, ModelProtocolError, ModelRefused, ModelUnavailable
 from hermes.net import HTTP_ERRORS
-from hermes.net.transport import ERRORS
+from hermes.net.errors import ERRORS
 
 # Of features that no request of ours touches: webhooks, cookies.
 NOT_USED = {"openai.InvalidWebhookSignatureError", "httpx2.CookieConflict"}
