@@ -15,7 +15,7 @@ def clock() -> trio.testing.MockClock:
 
 
 async def test_each_begins_at_its_time_and_what_is_forgotten_never(
-    clock: trio.testing.MockClock,  # noqa: ARG001 - the clock it runs on
+    clock: trio.testing.MockClock,
 ) -> None:
     later, begun = Later(), list[tuple[str, float]]()
 
