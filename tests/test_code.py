@@ -51,7 +51,7 @@ DOORS = {
     "trio_websocket": ("hermes/net/", "hermes/testing/"),
     "openai": ("hermes/agent/",),
     "starlette": ("hermes/http/api/",),
-    "httptools": ("hermes/http/listener/", "hermes/control_client.py", "hermes/testing/"),
+    "httptools": ("hermes/http/listener/", "hermes/net/http1.py", "hermes/control_client.py", "hermes/testing/"),
     "markdown_it": ("hermes/rendering/parsing.py",),
     "yaml": ("hermes/yamltree.py", "hermes/cli/"),
     "asyncio": (),

@@ -36,9 +36,8 @@ DRAIN_S = 0.5
 EVENT_MARGIN_BYTES = 4_194_304
 
 MAX_REQUEST_BYTES = 134_217_728
-# Pieces of an answer that are there already come without a wait; a server that sends single bytes must not starve the
-# others.
-CHUNKS_BETWEEN_CHECKPOINTS = 16
+# Many events may be received at once; a long answer that is there already must not starve the others.
+EVENTS_BETWEEN_CHECKPOINTS = 16
 
 FAILURES = (
     CallFailed,
@@ -120,9 +119,6 @@ class Exchange:
         # The transport's own stream: decompressed, where a server compresses although it was asked not to.
         stream: Any = response.stream
         async for chunk in stream:
-            received += 1
-            if received % CHUNKS_BETWEEN_CHECKPOINTS == 0:
-                await trio.lowlevel.checkpoint()
             silence.deadline = trio.current_time() + (min(TAIL_S, stall_s) if decoder.complete else stall_s)
             if not self._begun or whole:
                 if not self._begun and not chunk.strip():
@@ -138,6 +134,9 @@ class Exchange:
             if decoder.done:
                 continue  # the connection's last bytes
             for event in splitter.feed(chunk):
+                received += 1
+                if received % EVENTS_BETWEEN_CHECKPOINTS == 0:
+                    await trio.lowlevel.checkpoint()
                 decoder.feed(event)
                 if decoder.done:
                     silence.deadline = trio.current_time() + DRAIN_S

@@ -1,5 +1,6 @@
 """The only importers of httpx2: TLS, proxies, HTTP clients, and what their exceptions mean."""
 
+from hermes.net.client import NetClient
 from hermes.net.errors import HTTP_ERRORS
 from hermes.net.network import (
     Network,
@@ -14,6 +15,7 @@ from hermes.net.transport import HttpResponse, check_urls
 __all__ = [
     "HTTP_ERRORS",
     "HttpResponse",
+    "NetClient",
     "Network",
     "NetworkStatistics",
     "check_urls",

@@ -78,6 +78,18 @@ class NetClient(httpx2.AsyncClient):
             extensions={"timeout": limits.as_dict()},
         )
 
+    def again(self, request: httpx2.Request, content: bytes) -> httpx2.Request:
+        """A request like an earlier one of `build_request()`, with other bytes."""
+        found = httpx2.Request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            stream=httpx2.ByteStream(content),
+            extensions=request.extensions,
+        )
+        found.headers["Content-Length"] = str(len(content))
+        return found
+
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         """As httpx2's. Of a streamed answer it is not known how long it took."""
         if not stream or self.is_closed or any(options.values()) or request.url.userinfo:

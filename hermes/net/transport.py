@@ -14,6 +14,7 @@ import trio
 from hermes.net.backend import NetBackend, SocksProxy
 from hermes.net.bodies import AnswerBody, SentBody, SentPieces
 from hermes.net.errors import CAUGHT, translated
+from hermes.net.http1 import Http1Pool
 from hermes.net.inflating import Inflating
 
 CLOSE_S = 2.0
@@ -94,13 +95,13 @@ class NetTransport(httpx2.AsyncBaseTransport):
         if http is not None and http.url.scheme == b"https":
             http = httpcore2.Proxy(url=http.url, auth=http.auth, headers=http.headers, ssl_context=tls)
         self._closed = closed
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=tls,
-            proxy=http,
+        self._pool = Http1Pool(
+            tls,
+            http,
+            NetBackend(socks),
+            limits.keepalive_expiry,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=NetBackend(socks),
         )
 
     async def ask(

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from hermes.agent.calls import Deadlines, ModelReply, ModelRequest
-from hermes.agent.exchange import CHUNKS_BETWEEN_CHECKPOINTS
+from hermes.agent.exchange import EVENTS_BETWEEN_CHECKPOINTS
 from hermes.agent.model import ModelDoor, open_model
 from hermes.errors import ModelProtocolError, ModelRefused
 from hermes.messages import Entry, user
@@ -108,7 +108,7 @@ async def test_a_flood_of_small_chunks_leaves_others_their_turn() -> None:
     async with opened(STREAM_HEAD + chunks + b"0\r\n\r\n") as (_, door):
         total, at_once = await most_at_once(door)
     assert total == 400
-    assert at_once <= 2 * CHUNKS_BETWEEN_CHECKPOINTS
+    assert at_once <= 2 * EVENTS_BETWEEN_CHECKPOINTS
 
 
 async def test_half_a_surrogate_pair_in_an_error_can_be_stored() -> None:

@@ -10,6 +10,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,14 @@ NEXT = (1, 1)
 AGAIN = (2, 1)
 
 
+async def answered_once(door: ModelDoor, upstream: FakeModel) -> None:
+    """A client's first request is made by the SDK, the later ones with the head of the first."""
+    upstream.default = Reply(text="known")
+    assert (await ask(door))[0].message.text == "known"
+    upstream.requests.clear()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first request", "later request"])
 @pytest.mark.parametrize(
     ("fault", "requests"),
     [
@@ -115,9 +124,11 @@ AGAIN = (2, 1)
     ],
 )
 async def test_a_failing_primary_is_replaced_as_documented(
-    fault: Step, requests: tuple[int, int], naps: list[float]
+    fault: Step, requests: tuple[int, int], known: bool, naps: list[float]
 ) -> None:
     async with two(naps) as (one, other, door):
+        if known:
+            await answered_once(door, one)
         one.default = fault
         reply, deltas = await ask(door)
         assert (len(one.requests), len(other.requests)) == requests
@@ -136,9 +147,12 @@ async def test_a_failing_primary_is_replaced_as_documented(
         assert set(door.passed_over()) == {"one/one"}
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["first request", "later request"])
 @pytest.mark.parametrize("code", [400, 413, 418, 422])
-async def test_what_would_fail_everywhere_is_not_asked_elsewhere(code: int, naps: list[float]) -> None:
+async def test_what_would_fail_everywhere_is_not_asked_elsewhere(code: int, known: bool, naps: list[float]) -> None:
     async with two(naps) as (one, other, door):
+        if known:
+            await answered_once(door, one)
         one.default = Status(code=code, message="no such thing")
         with pytest.raises(ContextOverflow if code == 413 else ModelRefused, match="no such thing") as caught:
             await ask(door)
@@ -379,6 +393,22 @@ async def test_a_provider_is_not_told_what_machine_asks() -> None:
     assert set(upstream.requests[0].headers) == {
         "host", "accept", "accept-encoding", "connection", "user-agent", "content-type", "content-length", "authorization",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("api", ["chat_completions", "responses"])
+async def test_a_later_request_has_the_head_of_the_first(api: Any) -> None:
+    async with open_fake_model(default=Reply(text="hi")) as upstream:
+        endpoint = replace(at(upstream, api=api), headers=(("X-Team", "blue"),))
+        async with open_model(ModelConfig(primary=endpoint)) as door:
+            for number in range(3):
+                await ask(door, HI if number == 0 else replace(HI, system="Speak plainly." * number))
+    first, *later = upstream.requests
+    assert first.headers["x-team"] == "blue"
+    for each in later:
+        assert each.raw != first.raw
+        assert int(each.headers["content-length"]) == len(each.raw)
+        assert each.path == first.path
+        assert {**each.headers, "content-length": ""} == {**first.headers, "content-length": ""}
 
 
 async def test_a_stream_in_single_bytes_and_a_leading_blank() -> None:
