@@ -368,3 +368,7 @@ class Http1Pool(httpcore2.AsyncConnectionPool):
         if self._make is None:
             return super().create_connection(origin)
         return Http1Connection(origin, *self._make)
+
+    async def _close_connections(self, closing: list[httpcore2.AsyncConnectionInterface]) -> None:
+        if closing:  # twice for each request there is none, and a shield for nothing costs as much as sending it
+            await super()._close_connections(closing)
