@@ -202,6 +202,13 @@ def test_every_file_and_package_has_its_job() -> None:
     assert packages == sorted(f"hermes/{path.parent.name}" for path in (ROOT / "hermes").glob("*/__init__.py"))
 
 
+@pytest.mark.parametrize("platform", sorted(each.parent.name for each in (ROOT / "platforms").glob("*/__init__.py")))
+def test_a_platform_s_page_says_what_each_of_its_files_does(platform: str) -> None:
+    text = page({"webhook": "webhooks"}.get(platform, platform) + ".md")
+    files = {each.name for each in (ROOT / "platforms" / platform).glob("*.py")} - {"__init__.py"}
+    assert not {each for each in files if f"`{each}`" not in text}
+
+
 def test_the_layers_are_those_that_are_checked() -> None:
     contract = configparser.ConfigParser()
     contract.read_string((ROOT / ".importlinter").read_text(encoding="utf-8"))
