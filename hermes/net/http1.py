@@ -20,6 +20,7 @@ import httpcore2
 import httptools
 import trio
 
+CLOSE_S = 2.0
 READ_BYTES = 65_536
 MAX_HEAD_BYTES = 102_400
 _LARGE_BYTES = 65_536  # a body of more than this is not copied to leave together with its head
@@ -189,7 +190,7 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
             if incoming.status == 101:
                 raise httpcore2.RemoteProtocolError("the server changes the protocol, which nobody asked for")
         except BaseException:
-            await self._close()
+            await self._close()  # noqa: ASYNC102  # shielded and bounded inside
             raise
         return httpcore2.Response(
             incoming.status,
@@ -248,7 +249,7 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
         try:
             incoming.feed(await self._stream.read(READ_BYTES, timeout))
         except BaseException:
-            await self._close()
+            await self._close()  # noqa: ASYNC102  # shielded and bounded inside
             raise
 
     async def over(self, incoming: _Incoming) -> None:
@@ -260,7 +261,7 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
             await self._close()
 
     async def _close(self) -> None:
-        with trio.CancelScope(shield=True):  # closing a socket takes no time
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):  # closing a socket takes no time
             await self.aclose()
 
     async def aclose(self) -> None:
