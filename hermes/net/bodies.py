@@ -12,7 +12,7 @@ from hermes.net.errors import CAUGHT, translated
 from hermes.net.inflating import Inflating
 
 
-class SentBody:
+class SentBody(httpx2.AsyncByteStream):
     """The body of a request that is bytes already, in one piece.
 
     httpcore2 asks for the first piece after it has written the request's head, and our stream holds a head back until
@@ -25,7 +25,7 @@ class SentBody:
         self._left = content
         self.begun = False
 
-    def __aiter__(self) -> SentBody:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         self.begun = True
         return self
 
@@ -36,7 +36,7 @@ class SentBody:
         return piece
 
 
-class SentPieces:
+class SentPieces(httpx2.AsyncByteStream):
     """The body of a request that comes piece by piece. As `SentBody`."""
 
     __slots__ = ("_pieces", "begun")

@@ -48,13 +48,13 @@ class NetClient(httpx2.AsyncClient):
     ) -> None:
         super().__init__(transport=transport, trust_env=False, timeout=timeout, headers=headers)
         self._net = transport
-        self._parsed = ParsedUrls()
+        self.parsed = ParsedUrls()
         self._always: _Merged = {}
         _merge(self._always, self.headers.multi_items())
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         """As httpx2's, whose arguments it takes."""
-        parsed = self._parsed(url) if isinstance(url, str) else url
+        parsed = self.parsed(url) if isinstance(url, str) else url
         content, headers = options.get("content"), options.get("headers")
         merged = dict(self._always)
         simple = (

@@ -86,23 +86,10 @@ class Network:
         Raises:
             ValueError: the proxy URL cannot be used.
         """
-        return NetClient(self._make_transport(tls, proxy, limits), timeout=timeout, headers=headers)
-
-    def _make_transport(self, tls: ssl.SSLContext, proxy: str | None, limits: httpx2.Limits) -> NetTransport:
         transport = NetTransport(tls, proxy=proxy, limits=limits, closed=self._transports.discard)
         self._transports.add(transport)
         self._some.set()
-        return transport
-
-    @asynccontextmanager
-    async def transport(self, *, proxy: str | None, limits: httpx2.Limits) -> AsyncIterator[NetTransport]:
-        """A connection pool without a client around it; all its sockets are closed when the body is left."""
-        transport = self._make_transport(await self.tls(), proxy, limits)
-        try:
-            yield transport
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
-                await close_quietly("a connection pool", transport.aclose)
+        return NetClient(transport, timeout=timeout, headers=headers)
 
     @asynccontextmanager
     async def http_client(

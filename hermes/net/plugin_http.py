@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import MappingProxyType, TracebackType
@@ -21,11 +20,10 @@ import trio
 from hermes import __version__
 from hermes.errors import PlatformProtocolError, SendRejected, Unreachable
 from hermes.events import OutboundFile
-from hermes.net.bodies import AnswerBody, SentBody, SentPieces
-from hermes.net.client import ParsedUrls
+from hermes.net.bodies import SentBody, SentPieces
+from hermes.net.client import NetClient
 from hermes.net.errors import HTTP_ERRORS
 from hermes.net.network import Network, close_quietly
-from hermes.net.transport import Answer, NetTransport, core_url
 from hermes.platform import ByteStream, HttpAnswer, HttpClient, HttpFactory, UploadPart
 
 CONNECT_S = 15.0
@@ -85,9 +83,8 @@ class _Pieces:
 class _Client:
     """An `HttpClient`; see `hermes.platform`."""
 
-    def __init__(self, transport: NetTransport) -> None:
-        self._transport = transport
-        self._parsed = ParsedUrls()
+    def __init__(self, client: NetClient) -> None:
+        self._client = client
 
     async def request(
         self,
@@ -121,9 +118,9 @@ class _Client:
     ) -> HttpAnswer:
         answer = await self._open(exchange, method, url, headers, content)
         try:
-            return _answer(answer, await _whole(answer.body, max_bytes))
+            return _answer(answer, await _whole(answer.stream, max_bytes))
         finally:
-            await close_quietly("an HTTP answer", answer.body.aclose)  # noqa: ASYNC102  # shielded and bounded inside
+            await close_quietly("an HTTP answer", answer.aclose)  # noqa: ASYNC102  # shielded and bounded inside
 
     @asynccontextmanager
     async def stream(
@@ -134,9 +131,10 @@ class _Client:
         with exchange, trio.fail_after(timeout_s):
             answer = await self._open(exchange, method, url, headers, None)
         try:
-            yield _answer(answer, b""), _Pieces(aiter(answer.body), timeout_s, exchange)
+            async with aclosing(answer.aiter_bytes()) as pieces:
+                yield _answer(answer, b""), _Pieces(pieces, timeout_s, exchange)
         finally:
-            await close_quietly("an HTTP answer", answer.body.aclose)  # noqa: ASYNC102  # shielded and bounded inside
+            await close_quietly("an HTTP answer", answer.aclose)  # noqa: ASYNC102  # shielded and bounded inside
 
     async def _open(
         self,
@@ -145,11 +143,9 @@ class _Client:
         url: str,
         headers: Mapping[str, str],
         content: bytes | AsyncIterator[bytes] | None,
-    ) -> Answer:
-        parsed = self._parsed(url)
+    ) -> httpx2.Response:
+        parsed = self._client.parsed(url)
         lines = {b"host": parsed.netloc, b"accept": b"*/*", b"accept-encoding": b"gzip, deflate", b"user-agent": AGENT}
-        if parsed.userinfo:
-            lines[b"authorization"] = b"Basic " + b64encode(f"{parsed.username}:{parsed.password}".encode())
         if isinstance(content, bytes):
             lines[b"content-length"] = b"%d" % len(content)
         elif method in ("POST", "PUT", "PATCH"):
@@ -157,15 +153,16 @@ class _Client:
         lines.update({name.lower().encode("ascii"): value.encode("ascii") for name, value in headers.items()})
         body = SentBody(content or b"") if content is None or isinstance(content, bytes) else SentPieces(content)
         exchange.body = body
-        return await self._transport.ask(method, core_url(parsed), list(lines.items()), body, TIMEOUT)
+        request = httpx2.Request(method, parsed, headers=list(lines.items()), stream=body, extensions=TIMEOUT)
+        return await self._client.send(request, stream=True)
 
 
-def _answer(answer: Answer, body: bytes) -> HttpAnswer:
+def _answer(answer: httpx2.Response, body: bytes) -> HttpAnswer:
     headers = dict[str, str]()
-    for raw_name, raw_value in answer.headers:
+    for raw_name, raw_value in answer.headers.raw:
         name, value = _text(raw_name).lower(), _text(raw_value)
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return HttpAnswer(status=answer.status, headers=MappingProxyType(headers), body=body)
+    return HttpAnswer(status=answer.status_code, headers=MappingProxyType(headers), body=body)
 
 
 def _text(raw: bytes) -> str:
@@ -176,7 +173,7 @@ def _text(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-async def _whole(body: AnswerBody, max_bytes: int) -> bytes:
+async def _whole(body: Any, max_bytes: int) -> bytes:
     read, length = list[bytes](), 0
     async for piece in body:
         read.append(piece)
@@ -272,7 +269,7 @@ def make_http_factory(network: Network) -> HttpFactory:
         limits = httpx2.Limits(
             max_connections=max_connections, max_keepalive_connections=max_connections, keepalive_expiry=IDLE_S
         )
-        async with network.transport(proxy=proxy, limits=limits) as transport:
-            yield _Client(transport)
+        async with network.http_client(proxy=proxy, limits=limits) as client:
+            yield _Client(client)
 
     return open_client

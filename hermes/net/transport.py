@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterable, Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import httpcore2
@@ -12,7 +12,7 @@ import httpx2
 import trio
 
 from hermes.net.backend import NetBackend, SocksProxy
-from hermes.net.bodies import AnswerBody, SentBody, SentPieces
+from hermes.net.bodies import AnswerBody
 from hermes.net.errors import CAUGHT, translated
 from hermes.net.http1 import Http1Pool
 from hermes.net.inflating import Inflating
@@ -21,15 +21,6 @@ CLOSE_S = 2.0
 MAX_ERROR_BODY_BYTES = 262_144
 
 HttpResponse = httpx2.Response
-
-
-class Answer(NamedTuple):
-    """What came for a request: its status, its headers as they were written, and its body, which is owed a close."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: AnswerBody
-    extensions: dict[str, Any]
 
 
 def proxy_parts(proxy: str) -> tuple[SocksProxy | None, httpcore2.Proxy | None]:
@@ -71,11 +62,6 @@ def _inflating(headers: list[tuple[bytes, bytes]]) -> Inflating | None:
         raise httpx2.DecodingError(str(exc)) from None
 
 
-def core_url(url: httpx2.URL) -> httpcore2.URL:
-    """The parts of a URL that a request needs."""
-    return httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-
-
 class NetTransport(httpx2.AsyncBaseTransport):
     """One connection pool, as httpx2 wants it.
 
@@ -104,30 +90,22 @@ class NetTransport(httpx2.AsyncBaseTransport):
             max_keepalive_connections=limits.max_keepalive_connections,
         )
 
-    async def ask(
-        self,
-        method: str,
-        url: httpcore2.URL,
-        headers: list[tuple[bytes, bytes]],
-        body: SentBody | SentPieces | httpx2.AsyncByteStream,
-        extensions: dict[str, Any],
-    ) -> Answer:
-        """Send one request.
-
-        Args:
-            method: in upper case.
-            url: parsed by `httpx2.URL`.
-            headers: all of them, `Host` and the body's length included.
-            body: what is sent.
-            extensions: httpcore2's; `timeout` with the time for a connection.
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request; the response's body is read by whoever closes it.
 
         Raises:
             httpx2.TransportError: no answer came. httpx2.DecodingError: its body is compressed in a way nobody asked for.
 
         Cancellation: closes this request's connection and no other.
         """
-        sent = httpcore2.Request(method, url, content=cast("Any", body), extensions=extensions)
-        sent.headers = headers  # past a check of each one's type (0.02 ms)
+        url = request.url
+        sent = httpcore2.Request(
+            request.method,
+            httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            content=cast("Any", request.stream),
+            extensions=request.extensions,
+        )
+        sent.headers = request.headers.raw  # past a check of each one's type (0.02 ms)
         try:
             answer = await self._pool.handle_async_request(sent)
         except CAUGHT as exc:
@@ -143,13 +121,9 @@ class NetTransport(httpx2.AsyncBaseTransport):
             raise
         if stream.inflating is not None:  # it is undone here, so nobody else is to try
             headers = [(name, value) for name, value in headers if name.lower() != b"content-encoding"]
-        return Answer(answer.status, headers, stream, cast("dict[str, Any]", answer.extensions))
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request; the response's body is read by whoever closes it."""
-        body = cast("httpx2.AsyncByteStream", request.stream)
-        answer = await self.ask(request.method, core_url(request.url), request.headers.raw, body, request.extensions)
-        return httpx2.Response(answer.status, headers=answer.headers, stream=answer.body, extensions=answer.extensions)
+        return httpx2.Response(
+            answer.status, headers=headers, stream=stream, extensions=cast("dict[str, Any]", answer.extensions)
+        )
 
     @property
     def connections(self) -> int:
