@@ -38,7 +38,6 @@ T = TypeVar("T")
 
 LAST_WORDS_S = 5.0
 SEND_S = 310.0  # the contract's kit allows a platform 300 for whatever it does
-_METHODS: tuple[Method, ...] = ("send", "edit")
 
 Lease = Callable[[str], AbstractAsyncContextManager[Platform]]
 
@@ -112,16 +111,13 @@ class Lane:
 
     async def _next(self) -> Rest | None:
         """One part under one lease; None to go on with the next."""
-        if not self._methods():
+        if not self._parts.limits.free_methods(self.address):
             return Rest.LIMITED
         try:
             async with self._parts.lease(self.address.account) as platform:
                 return await self._one(platform)
         except (AccountDown, LeaseEnded):
             return Rest.DOWN
-
-    def _methods(self) -> frozenset[Method]:
-        return frozenset(each for each in _METHODS if self._parts.limits.is_free(self.address, each))
 
     async def _one(self, platform: Platform) -> Rest | None:
         self._seen = self.wakes
@@ -183,8 +179,8 @@ class Lane:
     async def _advance(self) -> Advance:
         can = self._parts.capabilities(self.address.account)
         step = await self._parts.store.outbox.advance(
-            self.address, self._how(), deduplicates=can.deduplicates, edits=can.edits, methods=self._methods(),
-            finds=can.finds,
+            self.address, self._how(), deduplicates=can.deduplicates, edits=can.edits,
+            methods=self._parts.limits.free_methods(self.address), finds=can.finds,
         )  # fmt: skip
         self._settled(step.moved)
         for reason in step.held:

@@ -13,9 +13,11 @@ from hermes.backoff import full_jitter, sane_retry_after
 from hermes.errors import RateLimited
 from hermes.events import Address
 
-Method = Literal["send", "edit", "signal"]
+Shows = Literal["send", "edit"]
+Method = Literal[Shows, "signal"]
 
 SHORTEST_S = 0.25  # a limit that is over at once would be asked again and again
+METHODS: frozenset[Shows] = frozenset(("send", "edit"))
 MOST_PAUSED = 1000  # chats of one account; with more of them the account itself is paused
 
 
@@ -98,7 +100,17 @@ class Limits:
 
     def is_free(self, address: Address, method: Method | None = None) -> bool:
         """Whether a request may be made now."""
-        return self.free_at(address, method) <= self._clock()
+        return self._is_unknown(address.account) or self.free_at(address, method) <= self._clock()
+
+    def free_methods(self, address: Address) -> frozenset[Shows]:
+        """The kinds of requests by which a part may be shown at an address now."""
+        if self._is_unknown(address.account):
+            return METHODS
+        return frozenset(each for each in METHODS if self.is_free(address, each))
+
+    def _is_unknown(self, account: str) -> bool:
+        """Whether nothing has ever limited an account, as is nearly always so: then nothing needs to be compared."""
+        return not (self._methods or account in self._accounts or account in self._chats or account in self._lanes)
 
     def _bound(self, account: str) -> None:
         """Forget what is over; pause the account itself where that is not enough."""
