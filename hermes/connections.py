@@ -96,8 +96,7 @@ class Connections:
 
     # For those who send.
 
-    @asynccontextmanager
-    async def lease(self, account: str) -> AsyncIterator[Platform]:
+    def lease(self, account: str) -> AbstractAsyncContextManager[Platform]:
         """The use of an account's connection, for one piece of work: a send, an edit, a file to fetch.
 
         A holder that shields itself is not held up by this: when the connection is to be left, also because everything
@@ -113,8 +112,7 @@ class Connections:
         platform = generation.leased if generation is not None else None
         if generation is None or platform is None:
             raise self._down(account)
-        async with generation.leases.hold():
-            yield platform
+        return generation.leases.hold(platform)
 
     async def connected(self, account: str) -> None:
         """Wait until the account has a connection that can be leased; it may be gone again by the time it is asked for.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import NoReturn
 
 import trio
@@ -40,36 +41,22 @@ class Leases:
 
     Attributes:
         open: whether there may be more.
+        scopes: of those that are out.
+        returned: unparked when one comes back.
     """
 
     def __init__(self, record: AccountRecord) -> None:
         self.open = False
         self._record = record
-        self._scopes: set[trio.CancelScope] = set()
-        self._returned = trio.lowlevel.ParkingLot()
+        self.scopes: set[trio.CancelScope] = set()
+        self.returned = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
-        return len(self._scopes)
+        return len(self.scopes)
 
-    @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
-        """One use, in the task of whoever uses it.
-
-        Raises:
-            LeaseEnded: the connection was to be left and this use took too long; its body was cancelled.
-        """
-        scope = trio.CancelScope()
-        self._scopes.add(scope)
-        self._record.leases += 1
-        try:
-            with scope:
-                yield
-        finally:
-            self._scopes.discard(scope)
-            self._record.leases -= 1
-            self._returned.unpark_all()
-        if scope.cancelled_caught:
-            raise LeaseEnded(self._record.account)
+    def hold(self, platform: Platform) -> Lease:
+        """One use of the connection, in the task of whoever uses it."""
+        return Lease(self, platform, self._record)
 
     async def finish(self, finish_by: float) -> int:
         """Give no more leases, let those that are out finish, then cancel the rest and wait for them.
@@ -85,15 +72,53 @@ class Leases:
         self.open = False
         with trio.CancelScope(shield=True, deadline=finish_by):
             await self._all_returned()
-        for scope in self._scopes:
+        for scope in self.scopes:
             scope.cancel("the connection is being left")
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CUT_S):
             await self._all_returned()
-        return len(self._scopes)
+        return len(self.scopes)
 
     async def _all_returned(self) -> None:
-        while self._scopes:
-            await self._returned.park()
+        while self.scopes:
+            await self.returned.park()
+
+
+class Lease:
+    """One use of a connection; see `Leases.hold`. A class of its own, for each part that is sent enters two of them.
+
+    Raises:
+        LeaseEnded: on leaving: the connection was to be left and this use took too long; its body was cancelled. On
+            entering: it is to be left by now.
+    """
+
+    __slots__ = ("_leases", "_platform", "_record", "_scope")
+
+    def __init__(self, leases: Leases, platform: Platform, record: AccountRecord) -> None:
+        self._leases = leases
+        self._platform = platform
+        self._record = record
+        self._scope = trio.CancelScope()
+
+    async def __aenter__(self) -> Platform:
+        if not self._leases.open:
+            raise LeaseEnded(self._record.account)
+        self._scope.__enter__()
+        self._leases.scopes.add(self._scope)
+        self._record.leases += 1
+        return self._platform
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            caught = self._scope.__exit__(kind, error, trace)
+        finally:
+            self._leases.scopes.discard(self._scope)
+            self._record.leases -= 1
+            self._leases.returned.unpark_all()
+        if self._scope.cancelled_caught:
+            raise LeaseEnded(self._record.account)
+        return caught
 
 
 class LeasedPlatform:
