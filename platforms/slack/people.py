@@ -34,22 +34,34 @@ class People:
     async def names(self, space: Workspace, ids: Iterable[str]) -> Mapping[str, str]:
         """The names of these people, each asked once, in a second at most."""
         found: dict[str, str] = {}
-        asks = trio.current_time() >= self._asks_at
+        unknown: list[tuple[str, str]] = []
+        for id_ in islice(ids, MAX_ASKED):
+            key = space.outside(id_)
+            name = self._known.get(key)
+            if name is None and id_ != space.user and id_[0] in "UW":
+                unknown.append((id_, key))
+            elif name:
+                found[id_] = name
+        if unknown and trio.current_time() >= self._asks_at:
+            await self._add(space, unknown, found)
+        return found
+
+    async def _add(self, space: Workspace, unknown: list[tuple[str, str]], found: dict[str, str]) -> None:
+        """Ask for the names of these, by their ids and as we know them, and add what is learnt in time."""
         with trio.move_on_after(ASK_S) as scope:
-            for id_ in islice(ids, MAX_ASKED):
-                key = space.outside(id_)
-                if asks and key not in self._known and id_ != space.user and id_[0] in "UW":
+            for id_, key in unknown:
+                name = self._known.get(key)  # another message may have asked meanwhile
+                if name is None:
                     name = await self._ask(space, id_)
-                    if name is None:
-                        break
-                    self._known[key] = name
-                    while len(self._known) > MAX_KNOWN:
-                        del self._known[next(iter(self._known))]
-                if name := self._known.get(key):
+                if name is None:
+                    break
+                self._known[key] = name
+                while len(self._known) > MAX_KNOWN:
+                    del self._known[next(iter(self._known))]
+                if name:
                     found[id_] = name
         if scope.cancelled_caught:
             self._asks_at = trio.current_time() + PAUSE_S
-        return found
 
     async def _ask(self, space: Workspace, id_: str) -> str | None:
         """A name; empty if there is none, None if nobody can be asked now."""
