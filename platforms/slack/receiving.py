@@ -216,10 +216,19 @@ class Receiving:
         if event.kind == "message":  # what was missed there comes first; the rest is no reason to wait
             chat, thread = event.address.chat, event.address.thread
             await self._until_read(chat, *([thread_key(chat, thread)] if thread else ()))
-        async with self._order:
+        await (
+            trio.lowlevel.checkpoint_if_cancelled()
+        )  # what another has noted may be lost then: nothing is committed after that
+        if self._order.locked():
+            await self._order.acquire()
+        else:  # at once: a message that comes alone waits for nobody
+            self._order.acquire_nowait()
+        try:
             for place in self._places(event):
                 self._read.heard(place, event.id, unread=self._backfill.is_unread(place))
             await self._commit(event)
+        finally:
+            self._order.release()
         self._inbox.alive("event", next_within_s=2 * self._account.config.quiet_s + 60)
 
     async def _until_read(self, *places: str) -> None:
