@@ -71,8 +71,11 @@ class RunInbox:
             self._record.stale += 1
             log.warning("account.stale_delivery", account=self._record.account, events=len(events))
             raise LeaseEnded(self._record.account)
-        with self.kept_waiting():
+        self._hold()
+        try:
             fresh = await self._inner.deliver(*events, cursors=cursors)
+        finally:
+            self._release()
         self._heard("deliver")
         if events and not self.over:
             self._record.brought()
@@ -110,14 +113,20 @@ class RunInbox:
     @contextmanager
     def kept_waiting(self) -> Iterator[None]:
         """The platform waits for us: no promise of its is broken meanwhile."""
-        self.promises.hold(trio.current_time())
-        self._scope.deadline = self.promises.due
+        self._hold()
         try:
             yield
         finally:
-            self.promises.release(trio.current_time())
-            if not self.over:
-                self._scope.deadline = self.promises.due
+            self._release()
+
+    def _hold(self) -> None:
+        self.promises.hold(trio.current_time())
+        self._scope.deadline = self.promises.due
+
+    def _release(self) -> None:
+        self.promises.release(trio.current_time())
+        if not self.over:
+            self._scope.deadline = self.promises.due
 
 
 @dataclass(frozen=True, slots=True)
