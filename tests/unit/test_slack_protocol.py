@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlencode
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hermes.cli import main
 from hermes.commands import COMMANDS
@@ -20,6 +23,7 @@ from hermes.errors import (
 from hermes.platform import Button, CommandSpec, Content, Secret
 from hermes.testing.fake_slack_api import check_blocks
 from platforms.slack import SlackConfig, payload, platform
+from platforms.slack.api import form
 from platforms.slack.connection import tokens_of
 from platforms.slack.emoji import NAMES, name_of
 from platforms.slack.faults import failure
@@ -27,6 +31,11 @@ from platforms.slack.files import trusted
 from platforms.slack.manifest import EVENTS, MAX_COMMANDS, SCOPES, manifest
 
 ROWS = tuple((Button(f"b{number}", f"data:{number}"), Button("", "x")) for number in range(3))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.text()))
+def test_a_form_is_what_the_standard_library_writes(fields: dict[str, str]) -> None:
+    assert form(fields) == urlencode(fields).encode()
 
 
 def test_a_message_is_text_and_with_buttons_blocks() -> None:
