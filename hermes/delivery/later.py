@@ -7,6 +7,7 @@ tasks of their own before they are due: three tasks begun and cancelled cost mor
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 
 import trio
@@ -34,13 +35,17 @@ class Later:
         else:
             self._wanted[self._numbers] = begin
             heapq.heappush(self._due, (when, self._numbers))
-            self._waiting.deadline = min(self._waiting.deadline, when)
+            if when < self._waiting.deadline:
+                self._waiting.deadline = when
         return self._numbers
 
     def forget(self, number: int) -> bool:
         """Whether this has not begun, and so never will. Synchronous."""
         forgotten = self._wanted.pop(number, None) is not None
-        if len(self._due) > 2 * len(self._wanted) + _SLACK:
+        if forgotten and not self._wanted:  # as after a turn that nobody else is beside: nothing to wake up for
+            self._due.clear()
+            self._waiting.deadline = math.inf
+        elif len(self._due) > 2 * len(self._wanted) + _SLACK:
             self._due = [each for each in self._due if each[1] in self._wanted]
             heapq.heapify(self._due)
         return forgotten

@@ -46,3 +46,23 @@ async def test_what_was_forgotten_is_not_kept() -> None:
     assert len(later._due) < 100
     kept = [later.at(trio.current_time() + 3600, lambda: None) for _ in range(300)]
     assert all(later.forget(number) for number in kept)
+
+
+async def test_nothing_wakes_up_for_what_was_forgotten(clock: trio.testing.MockClock) -> None:
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += "run" in task.name
+
+    later, steps = Later(), Steps()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(later.run)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(steps)
+        numbers = [later.at(trio.current_time() + after, lambda: None) for after in (1.0, 0.3)]
+        assert [later.forget(number) for number in numbers] == [True, True]
+        await trio.sleep(5)
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count == 0
+        nursery.cancel_scope.cancel()
