@@ -132,7 +132,8 @@ class Lane:
             self._ended = Ended(part=part, how="again", reason="limited")
         else:
             self._ended = await self._attempt(platform, part)
-        return None
+        over = self._ended.how == "sent" and not self._ended.part.then_edit
+        return Rest.NOTHING if over and step.last and not self.woken else None  # nothing to look for, and to lease
 
     async def _attempt(self, platform: Platform, part: Part) -> Ended:
         """Make the one request of an attempt, unless an earlier one is found to be shown. Returns what came of it."""

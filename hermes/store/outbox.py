@@ -147,12 +147,14 @@ class Advance:
         blocked: the method that it waits for.
         moved: addresses to which parts went.
         held: reasons of parts that were set aside on the way.
+        last: behind the part that was claimed nothing waits.
     """
 
     part: Part | None = None
     blocked: Method | None = None
     moved: tuple[Address, ...] = ()
     held: tuple[str, ...] = ()
+    last: bool = False
 
 
 def new_key(now: float, number: int) -> str:
@@ -240,7 +242,7 @@ def advance(con: sqlite3.Connection, address: Address, look: Look, ended: Ended 
     for _ in range(MAX_SKIPPED if look.methods else 0):
         found = con.execute(
             "SELECT id, key, content, reply, state, doubtful, receipt, attempts, tried_at, created_at FROM outbox"
-            f" WHERE account = ? AND chat = ? AND thread = ? AND {OPEN} AND state != 'live' ORDER BY seq LIMIT 1",
+            f" WHERE account = ? AND chat = ? AND thread = ? AND {OPEN} AND state != 'live' ORDER BY seq LIMIT 2",
             at(address),
         ).fetchall()
         if not found or found[0][4] == "sending":
@@ -257,7 +259,7 @@ def advance(con: sqlite3.Connection, address: Address, look: Look, ended: Ended 
                 " CASE WHEN doubtful = 0 OR tried_at IS NULL THEN ? ELSE tried_at END WHERE id = ?",
                 (look.boot_id, _receipt(part.receipt), look.now, part.id),
             )
-            return Advance(part=part, moved=tuple(moved), held=tuple(held))
+            return Advance(part=part, moved=tuple(moved), held=tuple(held), last=len(found) == 1)
     return Advance(moved=tuple(moved), held=tuple(held))
 
 

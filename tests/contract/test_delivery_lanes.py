@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hermes.errors import (
 from hermes.events import Address, ReplyRef, StoredContent, StoredFile
 from hermes.platform import Capabilities
 from hermes.store import addresses
+from hermes.store.outbox import Ended
 from hermes.testing.delivering import EPOCH, open_delivering, say
 from hermes.testing.fake_platform import Call, FakeConnections, FakePlatform, Mood, refuses, shows_and_raises
 
@@ -82,6 +84,27 @@ async def test_one_part_in_two_transactions(tmp_path: Path, clock: MockClock) ->
             await trio.lowlevel.checkpoint()
         assert place.store.database.statistics().transactions - before == 4  # one more than parts
         assert await place.states() == ["sent"] * 3
+
+
+async def test_each_part_takes_one_lease_and_what_comes_meanwhile_waits_for_no_sweep(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_delivering(tmp_path, clock, sweep_s=3600) as place:
+        settle, late = place.store.outbox.settle, ["3", "4"]
+
+        async def settling(ended: Ended) -> Sequence[Address]:
+            if late:  # after the last look, before and after the end is written
+                await place.post(late.pop(0))
+            moved = await settle(ended)
+            if late:
+                await place.post(late.pop(0))
+            return moved
+
+        monkeypatch.setattr(place.store.outbox, "settle", settling)
+        await place.post("1", "2")
+        await place.until(*["sent"] * 4)
+        assert place.platform.texts("a") == ["1", "2", "3", "4"]
+        assert place.connections.leases == 4
 
 
 async def test_only_the_first_part_answers_a_message_and_a_void_right_is_not_used(
