@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import trio
@@ -15,7 +15,7 @@ import trio
 from hermes.delivery.content import MARK_ROOM, FindFile
 from hermes.delivery.lane import Lane, Lease, Parts
 from hermes.delivery.lanes import Lanes, WaitConnected
-from hermes.delivery.later import Later
+from hermes.delivery.later import Beside, Later
 from hermes.delivery.limits import Limits
 from hermes.delivery.live import DraftTimes, LiveReply, Render
 from hermes.delivery.progress import Progress
@@ -97,8 +97,7 @@ class Delivery:
             self.wake(address)
         return address is not None
 
-    @asynccontextmanager
-    async def open_live(
+    def open_live(
         self,
         address: Address,
         *,
@@ -106,7 +105,7 @@ class Delivery:
         turn_id: str,
         source: str = "turn",
         resumes: str | None = None,
-    ) -> AsyncIterator[LiveReply]:
+    ) -> AbstractAsyncContextManager[LiveReply]:
         """Show a reply while it is written.
 
         Args:
@@ -122,61 +121,35 @@ class Delivery:
             address, reply, turn_id, source, can=can or Capabilities(), parts=self._parts, times=self._times,
             render=self._render, resumes=resumes,
         )  # fmt: skip
-        if can is None or not (can.drafts and can.edits):
-            yield live
-            return
-        begin = self._beginning(live.run, f"draft {address}")
-        number = self._later.at(live.first_at if resumes is None else trio.current_time(), begin)
-        try:
-            yield live
-        finally:
-            if not self._later.forget(number):
-                # Shielded and bounded inside.
-                await live.close()  # noqa: ASYNC102
+        when: float | None = None
+        if can is not None and can.drafts and can.edits:
+            when = live.first_at if resumes is None else trio.current_time()
+        return Beside(live, self._later, when, self._beginning(live.run, "draft", address), lambda _: live.close())
 
-    @asynccontextmanager
-    async def open_progress(self, live: LiveReply) -> AsyncIterator[Progress]:
+    def open_progress(self, live: LiveReply) -> AbstractAsyncContextManager[Progress]:
         """Say in a reply that is being written that it takes long, where `delivery.progress` asks for that.
 
         Lifetime: exit = the line is written no more; it is taken back if the block did not end by itself, for then no reply may follow.
         """
         how = self._settings()
         progress = Progress(live, how.progress_after_s if how.progress == "line" else None, how.progress_every_s)
-        if progress.after_s is None:
-            yield progress  # nothing is ever said
-            return
-        begin = self._beginning(progress.run, f"progress {live.address}")
-        number = self._later.at(trio.current_time() + progress.after_s, begin)
-        cut = True
-        try:
-            yield progress
-            cut = False
-        finally:
-            if not self._later.forget(number):
-                # Shielded and bounded inside.
-                await progress.close(cut=cut)  # noqa: ASYNC102
+        when = None if progress.after_s is None else trio.current_time() + progress.after_s
+        begin = self._beginning(progress.run, "progress", live.address)
+        return Beside(progress, self._later, when, begin, lambda cut: progress.close(cut=cut))
 
-    @asynccontextmanager
-    async def open_typing(self, address: Address) -> AsyncIterator[None]:
+    def open_typing(self, address: Address) -> AbstractAsyncContextManager[None]:
         """Show that we type while inside.
 
         Lifetime: exit = it is not shown again; the service lets it fade.
         """
         can = self._capabilities(address.account)
-        if can is None or can.typing_every_s <= 0:
-            yield
-            return
-        typing = Typing(address, can.typing_every_s, self._parts)
-        number = self._later.at(trio.current_time() + FIRST_AFTER_S, self._beginning(typing.run, f"typing {address}"))
-        try:
-            yield
-        finally:
-            if not self._later.forget(number):
-                # Shielded and bounded inside.
-                await typing.close()  # noqa: ASYNC102
+        every_s = can.typing_every_s if can is not None else 0.0
+        typing = Typing(address, every_s, self._parts)
+        when = trio.current_time() + FIRST_AFTER_S if every_s > 0 else None
+        return Beside(None, self._later, when, self._beginning(typing.run, "typing", address), lambda _: typing.close())
 
-    def _beginning(self, run: Callable[[], Awaitable[None]], name: str) -> Callable[[], None]:
-        return lambda: self._nursery.start_soon(run, name=name)
+    def _beginning(self, run: Callable[[], Awaitable[None]], what: str, address: Address) -> Callable[[], None]:
+        return lambda: self._nursery.start_soon(run, name=f"{what} {address}")
 
     def statistics(self) -> DeliveryStatistics:
         """A snapshot for metrics and status; what waits in the store is `Store.outbox.counts`."""

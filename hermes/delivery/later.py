@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 import trio
+
+T = TypeVar("T")
 
 _SLACK = 64  # forgotten beginnings that may be kept beside as many that are wanted
 
@@ -60,3 +63,40 @@ class Later:
                 begin = self._wanted.pop(heapq.heappop(self._due)[1], None)
                 if begin is not None:
                     begin()
+
+
+class Beside(Generic[T]):
+    """What goes on beside a block: begun after a while, unless the block is over before, and closed after it.
+
+    A class, no generator: each turn enters three of them, which nearly never begin.
+
+    Args:
+        given: what the block gets.
+        later: keeps the time.
+        when: on trio's clock; None = it never begins.
+        begin: called then.
+        close: called after a block of which it has begun, and told whether something was raised in there.
+    """
+
+    __slots__ = ("_begin", "_close", "_given", "_later", "_number", "_when")
+
+    def __init__(
+        self, given: T, later: Later, when: float | None, begin: Callable[[], None],
+        close: Callable[[bool], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._given = given
+        self._later = later
+        self._when = when
+        self._begin = begin
+        self._close = close
+        self._number = 0
+
+    async def __aenter__(self) -> T:
+        if self._when is not None:
+            self._number = self._later.at(self._when, self._begin)
+        return self._given
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        if self._when is not None and not self._later.forget(self._number):
+            # Shielded and bounded inside.
+            await self._close(kind is not None)
