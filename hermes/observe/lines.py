@@ -6,7 +6,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import Literal
 
@@ -42,17 +42,23 @@ class Line:
         level: the number of `logging`.
         event: the event's name, `area.what_happened`; for a library's own message, the logger's name.
         fields: name -> value.
+        texts: how it is written, by form, once one of several outputs has written it; each redacts alike.
     """
 
     at: float
     level: int
     event: str
     fields: Mapping[str, Value]
+    texts: dict[Form, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def size(self) -> int:
         """Roughly the characters that it keeps in memory."""
-        return 200 + len(self.event) + sum(len(value) for value in self.fields.values() if type(value) is str)
+        size = 200 + len(self.event)
+        for value in self.fields.values():
+            if type(value) is str:
+                size += len(value)
+        return size
 
 
 def plain(value: object) -> Value:

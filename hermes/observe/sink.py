@@ -129,7 +129,7 @@ class Sink:
         output: where to.
         form: of the lines.
         level: the least level that is written.
-        redact: takes secrets out of a text.
+        redact: takes secrets out of a text; all sinks of a process have the same.
 
     Lifetime: `start()` and `close()` are called by `open_logging`, which owns it.
     """
@@ -216,7 +216,7 @@ class Sink:
         if not told:
             return
         try:
-            self._output.write([render(line, self._form, self._redact) for line in told])
+            self._output.write([self._text(line) for line in told])
         except (OSError, ValueError) as error:
             self.lost += len(lines)
             if not self.trouble:
@@ -226,6 +226,13 @@ class Sink:
             self.trouble = f"{type(error).__name__}: {error}"
         else:
             self._told_dropped, self._told_lost, self.trouble = dropped, lost, ""
+
+    def _text(self, line: Line) -> str:
+        """Most lines go to a file and a stream: the second takes what the first has made of it."""
+        text = line.texts.get(self._form)
+        if text is None:
+            text = line.texts[self._form] = render(line, self._form, self._redact)
+        return text
 
     def _losses(self, dropped: int, lost: int) -> list[Line]:
         """A line about the lines that are missing, once the output works again."""
