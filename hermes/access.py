@@ -79,6 +79,10 @@ class AccessPolicy:
         """The chats that are named in any list."""
         return self.allowed_chats | self.ignored_chats | self.free_response_chats
 
+    def names(self, person: str) -> bool:
+        """Whether a person is known by the lists alone, by their id: then it is of no account whether the owner let them in."""
+        return EVERYBODY in self.allowed_users or person in self.allowed_users or person in self.admins
+
     def may_change(self, person: Person) -> bool:
         """Whether tools with side effects are offered in this person's turns."""
         return self.may_change_id(person.id)
@@ -149,8 +153,7 @@ def still_allowed(policy: AccessPolicy, chat_kind: str, chat: str, person: str, 
 
 
 def _is_known(policy: AccessPolicy, person: str, paired: bool) -> bool:
-    listed = EVERYBODY in policy.allowed_users or person in policy.allowed_users
-    return paired or listed or person in policy.admins
+    return paired or policy.names(person)
 
 
 def _ignored_chat(policy: AccessPolicy, chat: str) -> Verdict | None:

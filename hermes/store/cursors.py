@@ -24,14 +24,19 @@ def move(con: sqlite3.Connection, account: str, to: Mapping[str, bytes], now: fl
     Raises:
         PlatformProtocolError: a name or a value is too long.
     """
+    grown = False
     for name, value in to.items():
         _check("cursor", name, value)
-    con.executemany(
-        "INSERT INTO cursors (account, name, value, updated_at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (account, name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
-        [(account, name, value, now) for name, value in to.items()],
-    )
-    if to:
+        moved = con.execute(
+            "UPDATE cursors SET value = ?, updated_at = ? WHERE account = ? AND name = ?", (value, now, account, name)
+        ).rowcount
+        if not moved:
+            con.execute(
+                "INSERT INTO cursors (account, name, value, updated_at) VALUES (?, ?, ?, ?)",
+                (account, name, value, now),
+            )
+            grown = True
+    if grown:  # the cursors that were there moved: there are as many as before
         con.execute(
             "DELETE FROM cursors WHERE account = ? AND name IN"
             " (SELECT name FROM cursors WHERE account = ? ORDER BY updated_at DESC, name LIMIT -1 OFFSET ?)",

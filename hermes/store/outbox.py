@@ -47,7 +47,9 @@ MAX_SKIPPED = 100  # parts that one look may end without sending
 LEFT_OVER = "left over"  # the reason of a row whose text went into the parts before it
 SHORTENED = StoredContent(text="…")  # what is shown in its place: a message cannot be taken back everywhere
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_DIGIT_OF = (_DIGITS * 8).encode()[:256]  # of any byte; four digits come a little more often: 62 random bits in twelve of them
+_DIGIT_OF = (_DIGITS * 8).encode()[
+    :256
+]  # of any byte; four digits come a little more often: 62 random bits in twelve of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +298,9 @@ def settle(con: sqlite3.Connection, ended: Ended, boot_id: str, now: float) -> S
     A row that is not being sent by this process any more is left as it is.
     """
     part, how, reason = ended.part, ended.how, ended.reason
+    if how == "sent":
+        _sent(con, ended, boot_id, now)
+        return ()
     found = con.execute(
         "SELECT doubtful FROM outbox WHERE id = ? AND state = 'sending' AND boot_id = ?", (part.id, boot_id)
     ).fetchall()
@@ -307,8 +312,6 @@ def settle(con: sqlite3.Connection, ended: Ended, boot_id: str, now: float) -> S
         how = "gone"
     if how == "bug" and part.attempts >= MAX_BUGS:
         end(con, part.id, "held", f"bug: {reason}", now)
-    elif how == "sent":
-        _sent(con, ended, now)
     elif how == "rejected" and edited:  # what was there is not there any more, or may not be changed: it is sent anew
         _rejected_edit(con, part, reason, now)
     elif how == "rejected" and part.marked:  # the mark itself may be why
@@ -327,16 +330,19 @@ def settle(con: sqlite3.Connection, ended: Ended, boot_id: str, now: float) -> S
     return ()
 
 
-def _sent(con: sqlite3.Connection, ended: Ended, now: float) -> None:
+def _sent(con: sqlite3.Connection, ended: Ended, boot_id: str, now: float) -> None:
+    """One statement, for most attempts end so; a row that this process does not send any more is left as it is by it."""
     if ended.part.then_edit:
         con.execute(
-            "UPDATE outbox SET state = 'pending', doubtful = 0, receipt = ?, attempts = 0, boot_id = NULL WHERE id = ?",
-            (_receipt(ended.receipt), ended.part.id),
+            "UPDATE outbox SET state = 'pending', doubtful = 0, receipt = ?, attempts = 0, boot_id = NULL"
+            " WHERE id = ? AND state = 'sending' AND boot_id = ?",
+            (_receipt(ended.receipt), ended.part.id, boot_id),
         )
         return
     con.execute(
-        "UPDATE outbox SET state = 'sent', reason = NULL, receipt = ?, finished_at = ? WHERE id = ?",
-        (_receipt(ended.receipt), now, ended.part.id),
+        "UPDATE outbox SET state = 'sent', reason = NULL, receipt = ?, finished_at = ?"
+        " WHERE id = ? AND state = 'sending' AND boot_id = ?",
+        (_receipt(ended.receipt), now, ended.part.id, boot_id),
     )
 
 

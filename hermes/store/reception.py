@@ -102,7 +102,9 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     )
     if listed != chat:
         addresses.is_meant(con, place.account, listed, now)
-    verdict = judge(place.access, event, paired=pairing.is_allowed(con, place.account, event.sender.id), chat=listed)
+    person = event.sender.id
+    paired = not place.access.names(person) and pairing.is_allowed(con, place.account, person)
+    verdict = judge(place.access, event, paired=paired, chat=listed)
     if verdict.kind == "ignore":
         return "ignored"
     if verdict.kind == "pair":

@@ -147,7 +147,7 @@ def _may_speak(con: sqlite3.Connection, event: InboxRow, look: TakeUp) -> bool:
     if event.account == HTTP or event.mode == "job" or (policy := look.access(event.account)) is None:
         return True
     person = event.principal.partition(":")[2]
-    paired = pairing.is_allowed(con, event.account, person)
+    paired = not policy.names(person) and pairing.is_allowed(con, event.account, person)
     chat = addresses.listed_as(con, event.account, event.chat, policy.listed_chats)
     return still_allowed(policy, kind_of_chat(event.session_key), chat, person, paired=paired)
 
