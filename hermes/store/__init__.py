@@ -90,7 +90,8 @@ class InboxTable(Tables):
 
         def both(con: sqlite3.Connection) -> tuple[Delivered, Next | None]:
             done = reception.deliver(con, place, (event,), {}, look.now)
-            return done, turns.take_up(con, look) if done.rows else None
+            session = done.session if done.session is not None and done.session.key == key else None
+            return done, turns.take_up(con, look, session) if done.rows else None
 
         return await self._database.write(both)
 

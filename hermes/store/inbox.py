@@ -27,12 +27,17 @@ OPEN = "state IN ('pending', 'live')"
 WAITING = f"{OPEN} AND state = 'pending'"
 RUNNING = f"{OPEN} AND state = 'live'"
 COMMAND = "command "  # stands before the session's key in the mailbox's name of a command
+_NAMES = tuple(COLUMNS.split(", "))
+# Whether an event is known, and whether anything waits in its mailbox: for most it is neither, and no more need be asked.
+_STANDING = (
+    "SELECT EXISTS (SELECT 1 FROM inbox WHERE event_id = ? AND account = ? AND chat = ? AND kind = ?),"
+    f" EXISTS (SELECT 1 FROM inbox WHERE session_key = ? AND {WAITING})"
+)
 
 
 def row(values: tuple[Any, ...]) -> InboxRow:
     """An inbox row from the columns of `COLUMNS`."""
-    names = COLUMNS.split(", ")
-    found = dict(zip(names, values, strict=True))
+    found = dict(zip(_NAMES, values, strict=True))
     found["may_change"], found["resume"] = bool(found["may_change"]), bool(found["resume"])
     try:
         found["reply"] = decode_reply(found["reply"]) if found["reply"] is not None else None
@@ -56,8 +61,13 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
         RequestError: 404 the session must exist and does not; 409 the mailbox is full, or the key's turn changed
             something (or may have: its session was deleted) and must not run again; 422 the key was used with another body.
     """
-    known = _by_key(con, intake) or _repeated(con, intake)
+    known = _by_key(con, intake)
     if known is not None:
+        return known
+    is_known, others_wait = con.execute(
+        _STANDING, (intake.event_id, intake.account, intake.chat, intake.kind, intake.session_key)
+    ).fetchone()
+    if is_known and (known := _repeated(con, intake)) is not None:
         return known
     session, seq = sessions.next_event(con, intake.session_key, now + ephemeral_s)
     if intake.existing:
@@ -65,6 +75,7 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             raise sessions.not_found(intake.session_id or intake.session_key)
         if intake.after is not None and not sessions.is_at(con, session, intake.after):
             raise RequestError(409, "the session has gone on since", code="session_moved")
+    begun = session is None
     if session is None:
         session = sessions.create(
             con,
@@ -83,7 +94,7 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             raise RequestError(
                 409, f"{intake.max_queued} requests wait for this session already", code="session_busy", retry_after_s=5
             )
-    part_of, held_until = _joined(con, intake, now) if intake.account != HTTP else (None, None)
+    part_of, held_until = _joined(con, intake, now, bool(others_wait)) if intake.account != HTTP else (None, None)
     con.execute(
         "INSERT INTO inbox (account, chat, thread, reply, event_id, kind, session_key, seq, mode, source, principal, busy,"
         " may_change, payload, accepted_at, part_of, held_until, fetch_until)"
@@ -102,13 +113,13 @@ def accept(con: sqlite3.Connection, intake: Intake, now: float, ephemeral_s: flo
             " VALUES (?, ?, ?, ?, ?, ?)",
             (intake.principal, key.route, key.key, key.fingerprint, intake.event_id, now),
         )
-    return Accepted(event_id=intake.event_id, session_id=session.id, fresh=True, session=session)
+    return Accepted(event_id=intake.event_id, session_id=session.id, fresh=True, session=session, begun=begun)
 
 
-def _joined(con: sqlite3.Connection, intake: Intake, now: float) -> tuple[str | None, float | None]:
+def _joined(con: sqlite3.Connection, intake: Intake, now: float, others_wait: bool) -> tuple[str | None, float | None]:
     """What a new row is a part of, and until when it waits for more; the parts before it wait as long as it does."""
     held_until = now + intake.merge_window_s if intake.part_of is not None else None
-    group = _awaiting(con, intake, now)
+    group = _awaiting(con, intake, now) if others_wait else None
     if group is None:
         return _own(intake), held_until
     con.execute(

@@ -23,6 +23,7 @@ from hermes.intake import Busy, Intake, Payload, encode_payload
 from hermes.messages import user
 from hermes.session_keys import escaped, is_shared, session_key
 from hermes.store import addresses, context, cursors, inbox, outbox, pairing, sessions
+from hermes.store.rows import SessionRow
 
 KEPT_FOR_MAIL_S = 86_400.0
 
@@ -65,6 +66,7 @@ class Delivered:
         files: whether there is something to fetch.
         addresses: where something is to be sent.
         counts: what became of how many events.
+        session: the conversation of the last row, as it is now, if it is at hand.
     """
 
     rows: list[Intake] = field(default_factory=list)
@@ -72,6 +74,7 @@ class Delivered:
     files: bool = False
     addresses: list[Address] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    session: SessionRow | None = None
 
 
 def deliver(
@@ -95,6 +98,7 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
     if event.kind == "moved":
         done.addresses += addresses.move(con, place.account, event.address.chat, event.text, now)
         _rename(con, place.account, event.address.chat, event.text)
+        done.session = None
         return "moved"
     chat = event.address.chat
     listed = (
@@ -124,11 +128,14 @@ def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Deli
         done.commands = _keep_command(con, place, event, now) or done.commands
         return "command"
     intake = _intake(place, event)
-    before = sessions.get_open(con, intake.session_key)
-    if not inbox.accept(con, intake, now, KEPT_FOR_MAIL_S).fresh:
+    accepted = inbox.accept(con, intake, now, KEPT_FOR_MAIL_S)
+    if not accepted.fresh:
         return "repeated"
-    if before is not None and (said := place.reset(before.updated_at, now)) is not None:
-        _begin_anew(con, event, intake, said, done, now)
+    done.session = accepted.session
+    if accepted.session is not None and not accepted.begun:
+        said = place.reset(accepted.session.updated_at, now)
+        if said is not None:
+            _begin_anew(con, event, intake, said, done, now)
     done.rows.append(intake)
     done.files = done.files or intake.fetch_s > 0
     return "accepted"
@@ -155,6 +162,7 @@ def _begin_anew(
         return
     if sessions.renew(con, intake.session_key, new_id("sess"), "reset", now) is None:
         return
+    done.session = None
     outbox.add(con, event.address, [StoredContent(text=said)], reply=None, source="notice", turn_id=None, now=now)
     done.addresses.append(event.address)
 

@@ -87,7 +87,8 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
         session_id: the conversation.
         fresh: False when nothing new was written.
         end: the stored end, when the row that the key points to is already done.
-        session: the conversation of a fresh row.
+        session: the conversation of a fresh row, as it is now.
+        begun: the conversation was made for it.
     """
 
     event_id: str
@@ -95,6 +96,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool
     end: TurnEnd | None = None
     session: SessionRow | None = None
+    begun: bool = False
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
