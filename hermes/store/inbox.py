@@ -307,9 +307,3 @@ def finish_command(
     con.execute("UPDATE inbox SET state = ?, reason = ?, finished_at = ? WHERE id = ?", (state, refused, now, event.id))
     if event.address is not None:
         outbox.add(con, event.address, reply, reply=event.reply, source="command", turn_id=None, now=now)
-
-
-def command_waits(con: sqlite3.Connection, key: str) -> bool:
-    """Whether a command for this mailbox is still to be run."""
-    query = f"SELECT 1 FROM inbox WHERE session_key = ? AND {WAITING} LIMIT 1"
-    return con.execute(query, (COMMAND + key,)).fetchone() is not None

@@ -17,7 +17,7 @@ from hermes.events import StoredContent
 from hermes.intake import HTTP, Failure, RowState, TurnEnd, decode_end, encode_end
 from hermes.messages import Message, Text, decode_message
 from hermes.session_keys import kind_of_chat
-from hermes.store import addresses, context, inbox, live_parts, pairing, responses, sessions, steps
+from hermes.store import addresses, context, inbox, live_parts, outbox, pairing, responses, sessions, steps
 from hermes.store.outbox_upkeep import REMOVED
 from hermes.store.rows import Claim, InboxRow, Next, RunRow, SessionRow, Settled
 from hermes.store.steps import TurnGone
@@ -29,6 +29,25 @@ CLOCK_STEP_S = (
     1.0  # what was accepted further in the future was so by a clock that has been set back: it waits for nothing
 )
 MAX_TOGETHER = 64  # rows that one turn answers at most
+
+# What waits in a mailbox; and, so that the statements which most turns have no need of are run for the others alone: whether a
+# command for it waits, whether its conversation waits for results, and whether something was said in the chat without being meant
+# for us.
+_WAITING = (
+    f"SELECT {inbox.COLUMNS}, EXISTS (SELECT 1 FROM inbox WHERE session_key = ? AND {inbox.WAITING}),"
+    " EXISTS (SELECT 1 FROM sessions JOIN steps ON steps.session_id = sessions.id"
+    " WHERE sessions.key = ? AND sessions.ended_at IS NULL AND steps.state = 'awaiting'),"
+    " EXISTS (SELECT 1 FROM inbox AS said WHERE said.account = inbox.account AND said.chat = inbox.chat"
+    " AND said.state = 'context' AND said.turn_id IS NULL)"
+    f" FROM inbox WHERE session_key = ? AND {inbox.WAITING} ORDER BY seq LIMIT ?"
+)
+_ASKED = 3  # columns after the row's own
+# Of a turn that runs in this session: whether it has steps in the journal, and whether something of its reply is being shown.
+_STANDING = (
+    "SELECT EXISTS (SELECT 1 FROM steps WHERE turn_id = turns.id),"
+    f" EXISTS (SELECT 1 FROM outbox WHERE turn_id = turns.id AND {addresses.OPEN} AND state = 'live')"
+    " FROM turns WHERE id = ? AND session_id = ? AND state = 'running'"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +83,11 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
     Args:
         session: the conversation as it is now, if it is at hand.
     """
-    if inbox.command_waits(con, look.key):
-        return Next(claim=None, settled=(), more=False)  # whoever runs it wakes the mailbox afterwards
+    found = con.execute(_WAITING, (inbox.COMMAND + look.key, look.key, look.key, MAX_TOGETHER + 1)).fetchall()
+    if not found or found[0][-_ASKED]:
+        return Next(claim=None, settled=(), more=False)  # whoever runs the command wakes the mailbox afterwards
     settled: list[Settled] = []
-    found = con.execute(
-        f"SELECT {inbox.COLUMNS} FROM inbox WHERE session_key = ? AND {inbox.WAITING} ORDER BY seq LIMIT ?",
-        (look.key, MAX_TOGETHER + 1),
-    ).fetchall()
-    waiting = [inbox.row(each) for each in found]
+    waiting = [inbox.row(each[:-_ASKED]) for each in found]
     more = len(found) > MAX_TOGETHER
     session = session or sessions.get_open(con, look.key)
     if session is None:
@@ -96,7 +112,8 @@ def take_up(con: sqlite3.Connection, look: TakeUp, session: SessionRow | None = 
     ready_at = max((each.ready_at for each in together if each.accepted_at <= look.now + CLOCK_STEP_S), default=0.0)
     if ready_at > look.now:
         return Next(claim=None, settled=tuple(settled), more=False, held_s=ready_at - look.now)
-    claim = _begin(con, together, session, look)
+    awaits, overheard = found[0][-2], found[len(settled)][-1]
+    claim = _begin(con, together, session, look, awaits=bool(awaits), overheard=bool(overheard))
     return Next(claim=claim, settled=tuple(settled), more=len(waiting) > len(together) or more)
 
 
@@ -178,7 +195,9 @@ def _together(waiting: list[InboxRow], look: TakeUp) -> list[InboxRow]:
     return same
 
 
-def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, look: TakeUp) -> Claim:
+def _begin(
+    con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, look: TakeUp, *, awaits: bool, overheard: bool
+) -> Claim:
     first_event = _first_event(con, rows[-1])
     rows = [
         msgspec.structs.replace(
@@ -196,9 +215,9 @@ def _begin(con: sqlite3.Connection, rows: list[InboxRow], session: SessionRow, l
         [(look.turn_id, each.id) for each in rows],
     )
     new = [message for each in rows if not each.resume for message in _content(each, look)]
-    if first.address is not None and not first.resume:
+    if overheard and first.address is not None and not first.resume:
         new = context.take(con, first.account, first.chat, first.thread, look.turn_id) + new
-    appended = [] if first.resume else steps.close_awaiting(con, session.id, new)
+    appended = steps.close_awaiting(con, session.id, new) if awaits and not first.resume else []
     if session.has_prefix and not session.messages and not first.resume:
         appended += steps.unanswered(sessions.history(con, session.id), new)
     answered = {message.tool_call_id for message in appended if message.role == "tool"}
@@ -273,8 +292,10 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
         TurnGone: the turn does not run in this process any more.
     """
     claim = how.claim
-    there = steps.belongs(con, claim.turn_id, claim.session.id)
-    added, transcript = _add(con, how, now) if there else (tuple(how.messages), how.messages)
+    standing = con.execute(_STANDING, (claim.turn_id, claim.session.id)).fetchone()
+    there = standing is not None
+    journal, live = standing if there else (True, True)
+    added, transcript = _add(con, how, now, bool(journal)) if there else (tuple(how.messages), how.messages)
     said = tuple(message for message in transcript if message.role in ("assistant", "tool"))
     end = msgspec.structs.replace(how.end, transcript=said)
     ended = con.execute(
@@ -288,33 +309,46 @@ def finish(con: sqlite3.Connection, how: Finish, boot_id: str, now: float) -> tu
     if response is not None and end.state == "done" and there:
         responses.keep(con, claim.rows[-1], claim.session.id, end, now)
     keep_events(con, claim.rows[-1].event_id, how.run_events)
-    _say(con, how, now)
+    _say(con, how, now, bool(live))
     return end, added
 
 
-def _say(con: sqlite3.Connection, how: Finish, now: float) -> None:
-    """Have the reply shown where it was asked for; what is shown of it already is made to agree."""
+def _say(con: sqlite3.Connection, how: Finish, now: float, live: bool) -> None:
+    """Have the reply shown where it was asked for; what is shown of it already is made to agree.
+
+    Args:
+        live: something of it may be shown.
+    """
     claim = how.claim
     row = claim.rows[-1]
     if row.address is None:
         return
-    if how.reply:
+    if how.reply and not live and claim.resumes is None:
+        outbox.add(con, row.address, how.reply, reply=row.reply, source="turn", turn_id=claim.turn_id, now=now)
+    elif how.reply:
         live_parts.finish_live(
             con, row.address, how.reply, reply=row.reply, source="turn", turn_id=claim.turn_id, now=now,
             resumes=claim.resumes,
         )  # fmt: skip
-    elif (
+    elif live and (
         how.rows != "pending" or how.reason == "restarted"
     ):  # what is resumed at the next start is ended by its recovery
         live_parts.end_live(con, claim.turn_id, now)
 
 
-def _add(con: sqlite3.Connection, how: Finish, now: float) -> tuple[tuple[Message, ...], Sequence[Message]]:
-    """Close what is open and add what was said last. Returns what entered the history by this, and by the whole turn."""
+def _add(
+    con: sqlite3.Connection, how: Finish, now: float, journal: bool
+) -> tuple[tuple[Message, ...], Sequence[Message]]:
+    """Close what is open and add what was said last. Returns what entered the history by this, and by the whole turn.
+
+    Args:
+        journal: the turn has steps that are not in the history.
+    """
     claim = how.claim
     if how.await_step is not None:
         steps.await_client(con, claim.turn_id, how.await_step)
-    closed = steps.close_open(con, claim.turn_id, how.step_reason or how.reason or "the turn ended", now)
+    reason = how.step_reason or how.reason or "the turn ended"
+    closed = steps.close_open(con, claim.turn_id, reason, now) if journal else ()
     last = sessions.append(con, claim.session.id, claim.turn_id, how.messages, now, usage=how.end.usage)
     added = (*closed, *how.messages)
     if last - len(added) == claim.base:
