@@ -79,6 +79,8 @@ class Writer:
         self, connection: TrioConnection, availability: Availability, clock: Callable[[], float], *, max_waiting: int
     ) -> None:
         self._connection = connection
+        self._raw = connection.raw
+        self._token = connection.token
         self._availability = availability
         self._clock = clock
         self._max_waiting = max_waiting
@@ -145,42 +147,52 @@ class Writer:
     # In the writer's thread from here on, but for `_wake`.
 
     def _drain(self) -> None:
-        while self._more():
+        results: list[Ended] = []
+        while True:
+            with self._lock:
+                more = self._scheduled = bool(self._queue)
+            # After the look at the queue: the loop wakes by it and wants the interpreter, which this thread then gives up for good.
+            if results:
+                self._report(results)
+            if not more:
+                return
             batch: list[Call[Any]] = []
             ended = outcome.capture(self._transact, batch)
-            if isinstance(ended, outcome.Value):
-                self._report(ended.value)
+            if type(ended) is outcome.Value:
+                results = ended.value
             else:  # a fault of this module itself: nobody may be left waiting for ever
+                assert type(ended) is outcome.Error
                 self._rollback()
-                self._report([(call, ended) for call in batch])
-
-    def _more(self) -> bool:
-        with self._lock:
-            self._scheduled = bool(self._queue)
-            return self._scheduled
+                results = [(call, ended) for call in batch]
 
     def _take(self, batch: list[Call[Any]]) -> None:
         with self._lock:
-            batch.extend(islice(self._queue, MAX_BATCH))
-            if len(batch) == len(self._queue):
-                self._queue.clear()
+            queue = self._queue
+            if len(queue) <= MAX_BATCH:
+                batch.extend(queue)
+                queue.clear()
             else:
+                batch.extend(islice(queue, MAX_BATCH))
                 for call in batch:
-                    del self._queue[call]
+                    del queue[call]
             for call in batch:
                 call.state = State.RUNNING
 
     def _transact(self, batch: list[Call[Any]]) -> list[Ended]:
-        begun = outcome.capture(self._connection.raw.execute, _BEGIN)
+        error: sqlite3.Error | None = None
+        try:
+            self._raw.execute(_BEGIN)
+        except sqlite3.Error as found:
+            error = found
         # After BEGIN: whoever came while it waited for a foreign lock rides along, and until here anybody could leave.
         self._take(batch)
-        if isinstance(begun, outcome.Error):
-            return self._not_begun(batch, begun)
+        if error is not None:
+            return self._not_begun(batch, error)
+        if len(batch) == 1:
+            return [self._alone(batch[0])]
         if not batch:
             self._rollback()
             return []
-        if len(batch) == 1:
-            return [self._alone(batch[0])]
         grouped = outcome.capture(self._together, batch)
         if isinstance(grouped, outcome.Value):
             return grouped.value
@@ -189,12 +201,12 @@ class Writer:
 
     def _together(self, batch: list[Call[Any]]) -> list[Ended]:
         """Run a batch in the open transaction and commit it. Raises when all of it is lost."""
-        connection = self._connection.raw
+        connection = self._raw
         results: list[Ended] = []
         for call in batch:
             connection.execute(_SAVE)
-            ended = self._call(call, connection)
-            if isinstance(ended, outcome.Error):
+            ended = self._call(call)
+            if type(ended) is outcome.Error:
                 connection.execute(_UNDO)
             connection.execute(_RELEASE)
             results.append((call, ended))
@@ -204,15 +216,15 @@ class Writer:
     def _alone(self, call: Call[Any]) -> Ended:
         """Run one call in the open transaction and end it."""
         try:
-            ended = self._call(call, self._connection.raw)
-            if isinstance(ended, outcome.Value):
+            ended = self._call(call)
+            if type(ended) is outcome.Value:
                 self._commit(1)
+                return call, ended
         except _Undone as undone:
             ended = outcome.Error(undone.error)
         except sqlite3.Error as error:
             ended = outcome.Error(error)
-        if isinstance(ended, outcome.Error):
-            self._rollback()
+        self._rollback()
         return call, ended
 
     def _one_by_one(self, batch: list[Call[Any]]) -> list[Ended]:
@@ -224,9 +236,10 @@ class Writer:
         results: list[Ended] = []
         faults = 0
         for index, call in enumerate(batch):
-            begun = outcome.capture(self._connection.raw.execute, _BEGIN)
-            if isinstance(begun, outcome.Error):
-                return results + self._not_begun(batch[index:], begun)
+            try:
+                self._raw.execute(_BEGIN)
+            except sqlite3.Error as error:
+                return results + self._not_begun(batch[index:], error)
             _, ended = self._alone(call)
             results.append((call, ended))
             failed = isinstance(ended, outcome.Error) and fault_of(ended.error) is not None
@@ -235,13 +248,15 @@ class Writer:
                 return results + [(rest, ended) for rest in batch[index + 1 :]]
         return results
 
-    def _not_begun(self, batch: list[Call[Any]], begun: outcome.Error) -> list[Ended]:
-        fault = fault_of(begun.error)
+    def _not_begun(self, batch: list[Call[Any]], error: sqlite3.Error) -> list[Ended]:
+        fault = fault_of(error)
         if isinstance(fault, StoreUnavailable) and fault.reason == "busy":
             self.counters.busy += 1
+        begun = outcome.Error(error)
         return [(call, begun) for call in batch]
 
-    def _call(self, call: Call[Any], connection: sqlite3.Connection) -> outcome.Outcome[Any]:
+    def _call(self, call: Call[Any]) -> outcome.Outcome[Any]:
+        connection = self._raw
         assert call.fn is not None
         self._inside = True
         ended: outcome.Outcome[Any] = outcome.capture(call.fn, connection)
@@ -249,24 +264,25 @@ class Writer:
         if type(ended) is outcome.Value and type(ended.value) is CoroutineType:
             ended.value.close()
             ended = outcome.Error(TypeError("the function of a write must be synchronous"))
-        if isinstance(ended, outcome.Error):
+        if type(ended) is outcome.Error:
             forget_frames(ended.error)
         if not connection.in_transaction:
             # The authorizer refuses COMMIT and ROLLBACK, so it was SQLite: disk full, an I/O error, no memory.
             lost = sqlite3.OperationalError("SQLite rolled the transaction back")
-            raise _Undone(ended.error if isinstance(ended, outcome.Error) else lost)
+            raise _Undone(ended.error if type(ended) is outcome.Error else lost)
         return ended
 
     def _commit(self, calls: int) -> None:
-        self._connection.raw.execute(_COMMIT)
+        self._raw.execute(_COMMIT)
         counters = self.counters
         counters.commits += 1
         counters.calls += calls
-        counters.largest_batch = max(counters.largest_batch, calls)
+        if calls > counters.largest_batch:
+            counters.largest_batch = calls
         counters.last_commit_at = self._clock()
 
     def _rollback(self) -> None:
-        connection = self._connection.raw
+        connection = self._raw
         if connection.in_transaction:
             outcome.capture(connection.execute, _ROLLBACK)  # it ends the transaction even where it reports an error
 
@@ -274,14 +290,14 @@ class Writer:
         """Name the faults, see what they say about the file, and wake everybody with one call into the loop."""
         fault: StoreUnavailable | None = None
         for index, (call, ended) in enumerate(results):
-            if isinstance(ended, outcome.Error):
+            if type(ended) is outcome.Error:
                 named = fault_of(ended.error)
                 if named is not None:
                     results[index] = call, outcome.Error(named)
                     fault = named if isinstance(named, StoreUnavailable) else fault
-        changes, self._changes = self._changes, self._connection.raw.total_changes
+        changes, self._changes = self._changes, self._raw.total_changes
         try:
-            self._connection.token.run_sync_soon(self._wake, results, fault, changes != self._changes)
+            self._token.run_sync_soon(self._wake, results, fault, changes != self._changes)
         except trio.RunFinishedError:
             log.debug("the trio run ended before its writes did")
 
