@@ -5,6 +5,7 @@ All of it is frozen. What is stored is msgspec's JSON of these structs.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,8 @@ EventKind = Literal["message", "edited", "button", "moved"]
 AttachmentKind = Literal["image", "audio", "voice", "video", "document", "sticker"]
 
 MAX_ID = 512  # characters of an id that a service may give; a longer one is not one
+_SAFE = "@:.+!$*"
+_PLAIN = re.compile(r"[A-Za-z0-9_.\-~@:+!$*]*")  # what `quote` leaves as it is
 
 
 class Address(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,7 +134,9 @@ class InboundEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 def event_key(account: str, chat: str, kind: str, event_id: str) -> str:
     """One name for what is unique only as a tuple: the same for the same four, and for no others."""
-    return "/".join(quote(each, safe="@:.+!$*") for each in (account, chat, kind, event_id))
+    return "/".join(
+        [each if _PLAIN.fullmatch(each) else quote(each, safe=_SAFE) for each in (account, chat, kind, event_id)]
+    )
 
 
 class Button(msgspec.Struct, frozen=True, omit_defaults=True):
