@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+import msgspec
+
 from hermes.errors import RequestError
 from hermes.messages import Message, Usage, decode_message, decode_messages, encode_message
 from hermes.store.rows import SessionRow, StoredMessage
@@ -49,11 +51,17 @@ def next_event(con: sqlite3.Connection, key: str, expires_at: float) -> tuple[Se
         expires_at: for a conversation that is kept for a while only: it is used, so it is kept until then.
     """
     found = con.execute(
-        "UPDATE sessions SET next_event = next_event + 1, expires_at = CASE WHEN expires_at IS NULL THEN NULL ELSE ? END"
-        f" WHERE key = ? AND ended_at IS NULL RETURNING next_event - 1, {_COLUMNS}",
-        (expires_at, key),
+        f"UPDATE sessions SET next_event = next_event + 1 WHERE key = ? AND ended_at IS NULL RETURNING next_event - 1, {_COLUMNS}",
+        (key,),
     ).fetchone()
-    return (None, 1) if found is None else (_row(found[1:]), int(found[0]))
+    if found is None:
+        return None, 1
+    session = _row(found[1:])
+    # Only where it expires: a statement that sets this writes four indexes, also to leave them as they are.
+    if session.expires_at is not None:
+        con.execute("UPDATE sessions SET expires_at = ? WHERE id = ?", (expires_at, session.id))
+        session = msgspec.structs.replace(session, expires_at=expires_at)
+    return session, int(found[0])
 
 
 def is_at(con: sqlite3.Connection, session: SessionRow, messages: int) -> bool:
