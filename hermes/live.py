@@ -30,6 +30,7 @@ class LiveSession:
         leaving: it was idle when it was let go, and its room is given to another already.
         reserved: a door is about to hand it a turn.
         handed: what that door began in the store.
+        places: where that door has taken a place for it, until what it hands over has ended; None if it has none.
         stops: events that were stopped while their turn was being begun, and by what.
         newer: the last message that interrupts and came while no turn ran.
         held_s: for how long its first row waits for more parts of itself.
@@ -46,6 +47,7 @@ class LiveSession:
         "leaving",
         "lot",
         "newer",
+        "places",
         "reserved",
         "running",
         "seen",
@@ -67,6 +69,7 @@ class LiveSession:
         self.leaving = False
         self.reserved = False
         self.handed: Next | None = None
+        self.places: trio.CapacityLimiter | None = None
         self.held_s = 0.0
         self.running = False
         self.stops: dict[str, str] = {}
@@ -82,6 +85,21 @@ class LiveSession:
     def woken(self) -> bool:
         """There may be something to do that it has not looked at."""
         return self.wakes != self.seen or self.handed is not None
+
+    def take_place(self, places: trio.CapacityLimiter) -> bool:
+        """Take a place among the turns that run at once for what a door begins; False if it would have to wait for one."""
+        try:
+            places.acquire_on_behalf_of_nowait(self)
+        except trio.WouldBlock:
+            return False
+        self.places = places
+        return True
+
+    def give_back(self) -> None:
+        """What a door has begun is over, or it has begun nothing: its place, if it took one, is free."""
+        if self.places is not None:
+            self.places.release_on_behalf_of(self)
+            self.places = None
 
 
 class LiveSet:
@@ -116,9 +134,11 @@ class LiveSet:
         return key in self._live or key in self._waiting
 
     def rests(self, key: str) -> bool:
-        """Whether a session waits for nothing but a wake, which may have been lost."""
+        """Whether a session waits for nothing but a wake, which may have been lost; a door may leave it with nothing to do."""
         session = self._live.get(key)
-        return session is not None and session.idle and not session.held_s and not session.woken
+        if session is None or session.held_s or session.woken:
+            return False
+        return session.idle or session.reserved
 
     @property
     def waiting(self) -> int:
@@ -186,14 +206,18 @@ class LiveSet:
         for session in self._live.values():
             session.lot.unpark_all()
 
-    def reserve(self, key: str) -> LiveSession | None:
-        """A session that has nothing to do, kept from doing or ending anything until it is released; None if there is none."""
+    def reserve(self, key: str, *, gently: bool = False) -> LiveSession | None:
+        """A session that has nothing to do, kept from doing or ending anything until it is released; None if there is none.
+
+        Args:
+            gently: no other one is let go for it, and one whose first row waits for more parts of itself is left alone.
+        """
         session = self._live.get(key)
         if session is None:
-            if not self.open or not self._make_room():
+            if not self.open or not (self._has_room() if gently else self._make_room()):
                 return None
             session = self._live[key] = LiveSession(key)
-        elif not session.idle or session.reserved or session.woken or session.evicting:
+        elif not session.idle or session.reserved or session.woken or session.evicting or (gently and session.held_s):
             return None
         session.reserved = True
         self.doors += 1
@@ -265,9 +289,13 @@ class LiveSet:
             self._leaving += 1
         session.lot.unpark_all()
 
+    def _has_room(self) -> bool:
+        """Whether one more may live beside those that do."""
+        return len(self._live) - self._leaving < self._most()
+
     def _make_room(self) -> bool:
         """Whether one more may live, if need be in the place of the one that has been idle longest."""
-        if len(self._live) - self._leaving < self._most():
+        if self._has_room():
             return True
         for session in self._live.values():
             if session.idle and not session.evicting and not session.reserved and not session.woken:

@@ -94,8 +94,8 @@ class Reception:
         )  # fmt: skip
         sessions = self._sessions()
         begun = done = None
-        if sessions is not None and len(good) == 1 and good[0].attended and not cursors:
-            begun = done = await self._begin(sessions, place, good[0])
+        if sessions is not None and len(good) == 1 and _may_begin(place, good[0], cursors):
+            begun = done = await self._begin(sessions, place, good[0], cursors)
         if done is None:
             done = await self._store.inbox.deliver(place, good, cursors)
         self.counts.update(done.counts)
@@ -111,15 +111,18 @@ class Reception:
             self._accepted()
         return frozenset(each.event_id for each in done.rows)
 
-    async def _begin(self, sessions: Sessions, place: Place, event: InboundEvent) -> Delivered | None:
-        """Commit what somebody waits for together with the beginning of its turn, if its session is free for that."""
+    async def _begin(
+        self, sessions: Sessions, place: Place, event: InboundEvent, cursors: Mapping[str, bytes]
+    ) -> Delivered | None:
+        """Commit a message together with the beginning of its turn, if its session is free for that."""
         key = session_key(place.access, event)
 
         async def commit(turn_id: str, left: frozenset[str], remembers: bool) -> tuple[Delivered, Next | None]:
             inbox = self._store.inbox
-            return await inbox.deliver_and_take_up(place, event, key, turn_id, left, remembers=remembers)
+            return await inbox.deliver_and_take_up(place, event, cursors, key, turn_id, left, remembers=remembers)
 
-        return await sessions.begin(key, commit)
+        newer = (lambda: event.key) if place.busy == "interrupt" and not event.attended else None
+        return await sessions.begin(key, commit, attended=event.attended, newer=newer)
 
     def left(self, event_id: str) -> None:
         """End the turn of an attended event, or the row before it begins."""
@@ -140,6 +143,20 @@ class Reception:
         if isinstance(sample, (str, bytes)):
             sample = sample[:SAMPLE]
         log.warning("event.quarantined", account=account, because=because[:SAMPLE], sample=ascii(sample)[:SAMPLE])
+
+
+def _may_begin(place: Place, event: InboundEvent, cursors: Mapping[str, bytes]) -> bool:
+    """Whether a lone event may be begun with its commit: one that somebody waits for, or a plain message to us that waits for nothing.
+
+    The transaction judges for itself: it alone knows who was let in, and what else is in the mailbox.
+    """
+    if event.attended:
+        return not cursors
+    if event.kind != "message" or event.album or event.continues or event.attachments:
+        return False
+    if event.chat_kind != "dm" and not event.to_us and place.access.require_mention:
+        return False
+    return not event.text.lstrip().startswith("/")
 
 
 def senses(config: Config) -> Senses:

@@ -119,24 +119,39 @@ class Sessions:
             self._live.wake(intake.session_key)
         return accepted
 
-    async def begin(self, key: str, commit: Begin[T]) -> T | None:
+    async def begin(
+        self, key: str, commit: Begin[T], *, attended: bool, newer: Callable[[], str] | None = None
+    ) -> T | None:
         """Commit something and begin its turn in the same transaction, where its session has nothing else to do.
 
         Args:
             key: the mailbox.
             commit: from the new turn's id, who has left, and whether the session has its history, to what was committed and begun.
+            attended: somebody waits for it. What nobody waits for takes its place among the detached turns first, lets no other
+                session go, and leaves alone one whose first row waits for more parts of itself.
+            newer: gives the event's id, if it interrupts a turn of an older one: the oldest that waits is begun, woken for or not.
 
-        Returns: what was committed; None if nothing was, because the session is busy, or as many turns run as may.
+        Returns: what was committed, before the turn has run; None if nothing was, because the session is busy, or as many turns
+            run as may.
+
+        Cancellation: what was begun is handed to the session's task all the same.
         """
-        if not self._live.open or self._live.turning >= self._agents.max_turns:
+        if not self._live.open or (attended and self._live.turning >= self._agents.max_turns):
             return None
-        session = self._live.reserve(key)
+        session = self._live.reserve(key, gently=not attended)
         if session is None:
+            return None
+        if not attended and not session.take_place(self._detached_slots):
+            self._live.release(session, None)
             return None
         handed: Next | None = None
         try:
             done, handed = await commit(new_id("turn"), self._left(), session.remembers)
+            if newer is not None and handed is not None and handed.more and session.running and session.newer is None:
+                session.newer = newer()
         finally:
+            if handed is None:
+                session.give_back()
             self._live.release(session, handed)
         return done
 
@@ -313,14 +328,23 @@ class Sessions:
         if session.handed is not None:
             with trio.CancelScope() as scope:
                 scope.cancel("ending")
-                await self._look_now(session)
+                await self._look_handed(session)
 
     async def _look(self, session: LiveSession) -> bool:
         """Take up the mailbox's next row and run its turn. Returns whether there is more."""
-        if session.handed is not None or self._attended[session.key]:
+        if session.handed is not None:
+            return await self._look_handed(session)
+        if self._attended[session.key]:
             return await self._look_now(session)
         async with self._detached_slots:
             return await self._look_now(session) if self._live.open else False
+
+    async def _look_handed(self, session: LiveSession) -> bool:
+        """Run what a door began, in the place that it took for it."""
+        try:
+            return await self._look_now(session)
+        finally:
+            session.give_back()
 
     async def _look_now(self, session: LiveSession) -> bool:
         found, session.handed = session.handed, None

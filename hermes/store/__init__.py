@@ -83,13 +83,21 @@ class InboxTable(Tables):
         return await self._write(reception.deliver, place, events, to, self._clock())
 
     async def deliver_and_take_up(
-        self, place: Place, event: InboundEvent, key: str, turn_id: str, left: frozenset[str], *, remembers: bool
+        self,
+        place: Place,
+        event: InboundEvent,
+        to: Mapping[str, bytes],
+        key: str,
+        turn_id: str,
+        left: frozenset[str],
+        *,
+        remembers: bool,
     ) -> tuple[Delivered, Next | None]:
-        """Commit an event that somebody waits for and begin its turn, in one transaction; for a mailbox that nobody serves."""
+        """Commit an event, how far the account has read, and the beginning of its turn; for a mailbox that nobody serves."""
         look = self._look(key, turn_id, left, remembers)
 
         def both(con: sqlite3.Connection) -> tuple[Delivered, Next | None]:
-            done = reception.deliver(con, place, (event,), {}, look.now)
+            done = reception.deliver(con, place, (event,), to, look.now)
             session = done.session if done.session is not None and done.session.key == key else None
             return done, turns.take_up(con, look, session) if done.rows else None
 
