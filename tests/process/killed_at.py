@@ -44,14 +44,15 @@ class Point:
             await trio.sleep_forever()
 
 
-def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[[Any], bool] = bool) -> None:
+def die_at(owner: type, name: str, armed: Path | Point, *, before: bool, when: Callable[[Any], bool] = bool) -> None:
     """Kill this process before or after a method.
 
     Args:
+        armed: the file; or a point that other methods come to as well.
         when: asked with the arguments before, with the result after.
     """
     method: Method = getattr(owner, name)
-    point = Point(armed)
+    point = armed if isinstance(armed, Point) else Point(armed)
 
     @functools.wraps(method)
     async def dying(*args: Any, **more: Any) -> Any:
@@ -65,6 +66,20 @@ def die_at(owner: type, name: str, armed: Path, *, before: bool, when: Callable[
     setattr(owner, name, dying)
 
 
+def die_persisted(armed: Path) -> None:
+    """After the commit that keeps a message, whether it begins the turn as well or not."""
+    point = Point(armed)
+    die_at(InboxTable, "deliver", point, before=False, when=lambda made: made.rows)
+    die_at(InboxTable, "deliver_and_take_up", point, before=False, when=lambda both: both[0].rows)
+
+
+def die_begun(armed: Path) -> None:
+    """After the commit that begins a turn, whether it keeps the message as well or not."""
+    point = Point(armed)
+    die_at(TurnTable, "take_up", point, before=False, when=lambda next_: next_.claim)
+    die_at(InboxTable, "deliver_and_take_up", point, before=False, when=lambda both: both[1] and both[1].claim)
+
+
 def is_for_telegram(step: Advance) -> bool:
     """Whether a look gave a part to send there: where another account forwards to it, its own part is sent first."""
     return step.part is not None and step.part.address.account == "telegram"
@@ -72,10 +87,8 @@ def is_for_telegram(step: Advance) -> bool:
 
 POINTS: dict[str, Callable[[Path], None]] = {
     "after the fetch": lambda armed: die_at(Reception, "deliver", armed, before=True, when=lambda args: bool(args[2])),
-    "after the persist": lambda armed: die_at(InboxTable, "deliver", armed, before=False, when=lambda made: made.rows),
-    "as the turn begins": lambda armed: die_at(
-        TurnTable, "take_up", armed, before=False, when=lambda next_: next_.claim
-    ),
+    "after the persist": die_persisted,
+    "as the turn begins": die_begun,
     "after the reply's commit": lambda armed: die_at(TurnTable, "finish", armed, before=False),
     "before the send": lambda armed: die_at(OutboxTable, "advance", armed, before=False, when=lambda step: step.part),
     "after the send": lambda armed: die_at(LeasedPlatform, "send", armed, before=False),

@@ -34,6 +34,9 @@ BY_ITSELF = (
     "after the fetch", "after the persist", "as the turn begins", "after the reply's commit", "before the send",
     "after the send", "after a draft",
 )  # fmt: skip
+# A turn that was begun by the commit that kept its message has that commit's time.
+BEGUN_AT_ONCE = "SELECT 1 FROM turns JOIN inbox USING (event_id) WHERE started_at = accepted_at"
+BEGUN_AFTERWARDS = "SELECT 1 FROM turns JOIN inbox USING (event_id) WHERE started_at > accepted_at"
 
 
 class Killed(KilledGateway):
@@ -82,6 +85,8 @@ class Killed(KilledGateway):
         inbox, outbox = final_states(self.home)
         assert inbox == {"answered": 2 * self.written}
         assert outbox == {"sent": 2 * self.written}
+        assert look(self.home, BEGUN_AT_ONCE)
+        assert look(self.home, BEGUN_AFTERWARDS)
         said = self.telegram.texts()
         plain = [text for text in said if not text.startswith(MARK)]
         assert len(plain) <= self.written <= len(said)
