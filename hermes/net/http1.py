@@ -11,7 +11,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from enum import Enum
 from types import AsyncGeneratorType
 from typing import cast
@@ -40,11 +40,13 @@ class _Incoming:
 
     Args:
         bodiless: it answers a HEAD, so nothing follows its head.
+        last: whatever it says itself, its connection is used no more after it.
     """
 
-    def __init__(self, *, bodiless: bool) -> None:
+    def __init__(self, *, bodiless: bool, last: bool) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._bodiless = bodiless
+        self._last = last
         self._framed = False
         self.size = 0
         self.status = 0
@@ -114,7 +116,7 @@ class _Incoming:
 
     def _complete(self) -> None:
         self.done = True
-        self.reusable = self._parser.should_keep_alive()
+        self.reusable = self._parser.should_keep_alive() and not self._last
 
 
 class _Body:
@@ -182,9 +184,8 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
             head = _head(request)
             if self._stream is None:
                 self._stream = await self._connect(timeouts.get("connect"))
-            with suppress(httpcore2.WriteError):  # the server may have answered before it closed
-                await self._send(self._stream, head, request, timeouts.get("write"))
-            incoming = _Incoming(bodiless=request.method == b"HEAD")
+            cut = await self._send(self._stream, head, request, timeouts.get("write"))
+            incoming = _Incoming(bodiless=request.method == b"HEAD", last=cut)
             while not incoming.head_done:
                 await self.receive(incoming, timeouts.get("read"))
             if incoming.status == 101:
@@ -213,14 +214,18 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
 
     async def _send(
         self, stream: httpcore2.AsyncNetworkStream, head: bytes, request: httpcore2.Request, timeout: float | None
-    ) -> None:
-        """Send head and body; the first piece of the body leaves with the head."""
+    ) -> bool:
+        """Send head and body; the first piece of the body leaves with the head. Returns: whether it was cut off."""
         pieces = cast("AsyncIterator[bytes]", request.stream.__aiter__())  # type: ignore[union-attr]
-        if isinstance(pieces, AsyncGeneratorType):
-            async with aclosing(pieces):
+        try:
+            if isinstance(pieces, AsyncGeneratorType):
+                async with aclosing(pieces):
+                    await self._send_pieces(stream, head, pieces, _Framing(request.headers), timeout)
+            else:
                 await self._send_pieces(stream, head, pieces, _Framing(request.headers), timeout)
-        else:
-            await self._send_pieces(stream, head, pieces, _Framing(request.headers), timeout)
+        except httpcore2.WriteError:  # the server may have answered before it closed
+            return True
+        return False
 
     async def _send_pieces(
         self,

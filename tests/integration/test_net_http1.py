@@ -179,6 +179,14 @@ async def test_a_server_that_answers_before_it_has_read_is_heard() -> None:
         assert (found.status, found.body, found.kept) == (413, b"no", False)
 
 
+async def test_a_connection_on_which_a_request_was_left_unfinished_is_not_kept() -> None:
+    for connect in (ours, theirs):
+        stream = Scripted([b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno"])
+        stream.fails = httpcore2.WriteError
+        found = await outcome(connect(stream), stream, "POST", b"x" * 100)
+        assert (found.status, found.body, found.kept) == (401, b"no", False)
+
+
 # --- what is understood
 
 TOKENS = st.from_regex(rb"X-[A-Za-z0-9]{1,8}", fullmatch=True)
