@@ -28,6 +28,16 @@ _LARGE_BYTES = 65_536  # a body of more than this is not copied to leave togethe
 _HEAD = re.compile(rb"[A-Z]+ [^\x00-\x20\x7f]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00\r\n]*\r\n)*\r\n")
 
 
+# What servers write although they should not, and every other client understands: lines that end with LF alone, folded
+# ones, spaces after a chunk's size, a length beside the chunks (RFC 9112, sections 2.2, 5.2, 7.1 and 6.3).
+_LENIENT = {
+    "lenient_headers": True,
+    "lenient_chunked_length": True,
+    "lenient_optional_cr_before_lf": True,
+    "lenient_spaces_after_chunk_size": True,
+}
+
+
 class _State(Enum):
     NEW = 1
     ACTIVE = 2
@@ -45,9 +55,10 @@ class _Incoming:
 
     def __init__(self, *, bodiless: bool, last: bool) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(**_LENIENT)
         self._bodiless = bodiless
         self._last = last
-        self._framed = False
+        self._framings = 0
         self.size = 0
         self.status = 0
         self.reason = b""
@@ -75,7 +86,7 @@ class _Incoming:
     def _end(self) -> None:
         if not self.head_done:
             raise httpcore2.RemoteProtocolError("Server disconnected without sending a response.")
-        if self._framed:
+        if self._framings:
             raise httpcore2.RemoteProtocolError("the server closed the connection in the middle of its answer")
         self.done = True  # the end of the stream is the end of the body (RFC 9112, section 6.3)
 
@@ -91,8 +102,9 @@ class _Incoming:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head_done:
             return  # a trailer
-        self.headers.append((name, value))
-        self._framed = self._framed or name.lower() in (b"content-length", b"transfer-encoding")
+        self.headers.append((name, value.rstrip(b" \t")))
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._framings += 1
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -112,11 +124,12 @@ class _Incoming:
             if not self.done:
                 self._complete()
         else:  # an interim response (RFC 9110, section 15.2): the one that is meant follows
-            self.headers, self.reason, self._framed = [], b"", False
+            self.headers, self.reason, self._framings = [], b"", 0
 
     def _complete(self) -> None:
         self.done = True
-        self.reusable = self._parser.should_keep_alive() and not self._last
+        # Where two lengths are said, what follows may be anybody's (RFC 9112, section 6.3).
+        self.reusable = self._framings < 2 and self._parser.should_keep_alive() and not self._last
 
 
 class _Body:

@@ -269,6 +269,35 @@ def test_garbage_is_an_error_of_http_and_nothing_else(data: bytes, begins: bytes
     assert found.error is None or issubclass(found.error, httpcore2.ProtocolError)
 
 
+LENIENT = {
+    "lines that end with LF": b"HTTP/1.1 200 OK\nX: y\nContent-Length: 2\n\nok",
+    "a folded line": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+    "a control character": b"HTTP/1.1 200 OK\r\nX: a\x01b\r\nContent-Length: 2\r\n\r\nok",
+    "space after a value": b"HTTP/1.1 200 OK\r\nX: a \t\r\nContent-Length: 2 \r\n\r\nok",
+    "space after a chunk's size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\nok\r\n0\r\n\r\n",
+    "an upgrade that is offered": b"HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok",
+    "no reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
+    "no ASCII": "HTTP/1.1 200 Dépassé\r\nX: é\r\nContent-Length: 2\r\n\r\nok".encode(),
+}
+
+
+@pytest.mark.parametrize("data", LENIENT.values(), ids=LENIENT)
+def test_what_servers_write_that_they_should_not_is_understood_alike(data: bytes) -> None:
+    for pieces in ([data], [data[n : n + 1] for n in range(len(data))]):
+        mine, reference = (run(connect, pieces, "GET") for connect in (ours, theirs))
+        assert mine == reference
+        assert (mine.body, mine.error, mine.kept) == (b"ok", None, True)
+
+
+@pytest.mark.parametrize("chunked_first", [True, False])
+def test_a_response_with_both_lengths_is_chunked_and_the_last_of_its_connection(chunked_first: bool) -> None:
+    lines = [b"Transfer-Encoding: chunked\r\n", b"Content-Length: 3\r\n"]
+    data = b"HTTP/1.1 200 OK\r\n" + b"".join(lines if chunked_first else lines[::-1]) + b"\r\n2\r\nok\r\n0\r\n\r\n"
+    mine, reference = (run(connect, [data], "GET") for connect in (ours, theirs))
+    assert mine == reference._replace(kept=False)
+    assert mine.body == b"ok"
+
+
 async def test_more_than_was_asked_for_is_not_taken_for_the_next_answer() -> None:
     for extra in (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"garbage"):
         stream = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + extra])
