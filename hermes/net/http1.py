@@ -116,7 +116,9 @@ class _Incoming:
             self._complete()
 
     def on_body(self, data: bytes) -> None:
-        if not self.done:
+        if self.done:  # a HEAD's answer has none
+            self.reusable = False
+        else:
             self.pieces.append(data)
 
     def on_message_complete(self) -> None:

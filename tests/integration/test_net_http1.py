@@ -298,6 +298,12 @@ def test_a_response_with_both_lengths_is_chunked_and_the_last_of_its_connection(
     assert mine.body == b"ok"
 
 
+async def test_the_body_that_a_head_must_not_have_is_not_taken_for_the_next_answer() -> None:
+    stream = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nevil"])
+    found = await outcome(ours(stream), stream, "HEAD")
+    assert (found.status, found.body, found.kept) == (200, b"", False)
+
+
 async def test_more_than_was_asked_for_is_not_taken_for_the_next_answer() -> None:
     for extra in (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"garbage"):
         stream = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + extra])
