@@ -22,7 +22,7 @@ import trio
 
 CLOSE_S = 2.0
 READ_BYTES = 65_536
-MAX_HEAD_BYTES = 102_400
+MAX_HEAD_BYTES = 102_400  # of a head, and of what is between two pieces of a body
 _LARGE_BYTES = 65_536  # a body of more than this is not copied to leave together with its head
 # RFC 9112, sections 3 and 5: one line for the request, one for each header, none of them broken.
 _HEAD = re.compile(rb"[A-Z]+ [^\x00-\x20\x7f]+ HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00\r\n]*\r\n)*\r\n")
@@ -59,7 +59,7 @@ class _Incoming:
         self._bodiless = bodiless
         self._last = last
         self._framings = 0
-        self.size = 0
+        self._barren = 0  # bytes that brought nothing of the body
         self.status = 0
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -73,15 +73,17 @@ class _Incoming:
         if not data:
             self._end()
             return
-        self.size += len(data)
+        self._barren += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.reusable = False
             if not self.done:
                 raise httpcore2.RemoteProtocolError(f"that is no HTTP response: {error}") from None
-        if not self.head_done and self.size > MAX_HEAD_BYTES:
-            raise httpcore2.RemoteProtocolError(f"the head of the response is larger than {MAX_HEAD_BYTES} bytes")
+        if self.pieces or self.done:
+            self._barren = 0
+        elif self._barren > MAX_HEAD_BYTES:  # the parser keeps the line of a head or a trailer until it ends
+            raise httpcore2.RemoteProtocolError(f"more than {MAX_HEAD_BYTES} bytes are no part of the response's body")
 
     def _end(self) -> None:
         if not self.head_done:
@@ -112,6 +114,7 @@ class _Incoming:
             return
         self.status = status
         self.head_done = True
+        self._barren = 0
         if self._bodiless:
             self._complete()
 

@@ -318,6 +318,23 @@ async def test_a_head_without_an_end_is_bounded() -> None:
     assert stream.pieces
 
 
+@pytest.mark.parametrize("begins", [b"0\r\nX-Long: ", b"1;", b"1;name=", b"0\r\nX: y\r\nX"])
+async def test_what_is_between_the_pieces_of_a_body_is_bounded(begins: bytes) -> None:
+    stream = Scripted([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n" + begins])
+    stream.pieces.extend([b"a" * 1000] * (MAX_HEAD_BYTES // 1000 + 200))
+    found = await outcome(ours(stream), stream)
+    assert (found.body, found.error) == (b"ok", httpcore2.RemoteProtocolError)
+    assert stream.pieces
+
+
+async def test_a_long_body_in_small_chunks_is_not_bounded() -> None:
+    chunk = b"1;name=value\r\nx\r\n"
+    stream = Scripted([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+    stream.pieces.extend([chunk * 100] * 200 + [b"0\r\n\r\n"])
+    found = await outcome(ours(stream), stream)
+    assert (len(found.body), found.error, found.kept) == (20_000, None, True)
+
+
 async def test_nobody_changes_the_protocol() -> None:
     stream = Scripted([b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"])
     assert (await outcome(ours(stream), stream)).error is httpcore2.RemoteProtocolError
