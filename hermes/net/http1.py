@@ -268,7 +268,8 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
 
     async def receive(self, incoming: _Incoming, timeout: float | None) -> None:
         """Read once. When that fails or is cancelled, the connection is closed."""
-        assert self._stream is not None
+        if self._stream is None:  # the pool was closed meanwhile
+            raise httpcore2.ReadError("the connection is closed")
         try:
             incoming.feed(await self._stream.read(READ_BYTES, timeout))
         except BaseException:

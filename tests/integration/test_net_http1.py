@@ -28,8 +28,11 @@ class Scripted(httpcore2.AsyncNetworkStream):
         self.written: list[bytes] = []
         self.closed = False
         self.fails: type[Exception] | None = None
+        self.error_when_closed = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self.closed and self.error_when_closed:
+            raise httpcore2.ReadError("closed")
         assert not self.closed
         await trio.lowlevel.checkpoint()
         if not self.pieces:
@@ -366,6 +369,20 @@ async def test_an_idle_connection_has_expired_when_its_server_says_something() -
     assert not connection.has_expired()
     stream.pieces.append(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert connection.has_expired()
+
+
+async def test_a_connection_that_was_closed_under_a_response_is_an_error_of_the_network() -> None:
+    for connect in (ours, theirs):
+        stream = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", b"body"])
+        stream.error_when_closed = True
+        connection: Any = connect(stream)
+        response = await connection.handle_async_request(httpcore2.Request("GET", URL, headers=[(b"Host", b"h")]))
+        await connection.aclose()  # as when the pool is closed
+        with pytest.raises(httpcore2.ReadError):
+            async for _ in response.stream:
+                pass
+        await response.stream.aclose()
+        assert connection.is_closed()
 
 
 async def test_an_ending_at_each_step_closes_the_connection() -> None:
