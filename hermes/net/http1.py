@@ -225,7 +225,7 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
     async def _connect(self, timeout: float | None) -> httpcore2.AsyncNetworkStream:
         host = self._origin.host.decode("ascii")
         stream = await self._backend.connect_tcp(host, self._origin.port, timeout=timeout)
-        if self._origin.scheme != b"https":
+        if self._origin.scheme not in (b"https", b"wss"):
             return stream
         self._tls.set_alpn_protocols(["http/1.1"])
         return await stream.start_tls(self._tls, server_hostname=host, timeout=timeout)  # closes it if that fails

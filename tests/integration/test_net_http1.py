@@ -29,6 +29,7 @@ class Scripted(httpcore2.AsyncNetworkStream):
         self.closed = False
         self.fails: type[Exception] | None = None
         self.error_when_closed = False
+        self.named: list[str | None] = []
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self.closed and self.error_when_closed:
@@ -48,6 +49,14 @@ class Scripted(httpcore2.AsyncNetworkStream):
         if self.fails is not None:
             raise self.fails("broken")
         self.written.append(buffer)
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        assert ssl_context is TLS
+        await trio.lowlevel.checkpoint()
+        self.named.append(server_hostname)
+        return self
 
     async def aclose(self) -> None:
         self.closed = True
@@ -131,6 +140,15 @@ async def test_the_same_bytes_are_sent(method: str, content: Any) -> None:
         assert found.kept
         sent.append(b"".join(stream.written))
     assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(("scheme", "port", "secured"), [("https", 443, True), ("wss", 443, True), ("http", 80, False)])
+async def test_what_is_to_be_secret_goes_through_tls(scheme: str, port: int, *, secured: bool) -> None:
+    origin = httpcore2.URL(f"{scheme}://host.example/").origin
+    assert origin.port == port
+    stream = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"])
+    await outcome(Http1Connection(origin, TLS, 5.0, Backend(stream)), stream)
+    assert stream.named == (["host.example"] if secured else [])
 
 
 async def test_a_small_request_is_one_write_and_a_large_body_is_not_copied() -> None:
