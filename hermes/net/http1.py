@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from enum import Enum
 from types import AsyncGeneratorType
-from typing import cast
+from typing import Any
 
 import httpcore2
 import httptools
@@ -199,10 +199,10 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
         self._state, self._expires_at = _State.ACTIVE, None
         timeouts = request.extensions.get("timeout", {})
         try:
-            head = _head(request)
+            head, framing = _head(request), _Framing(request.headers)
             if self._stream is None:
                 self._stream = await self._connect(timeouts.get("connect"))
-            cut = await self._send(self._stream, head, request, timeouts.get("write"))
+            cut = await self._send(self._stream, head, framing, request.stream, timeouts.get("write"))
             incoming = _Incoming(bodiless=request.method == b"HEAD", last=cut)
             while not incoming.head_done:
                 await self.receive(incoming, timeouts.get("read"))
@@ -231,16 +231,16 @@ class Http1Connection(httpcore2.AsyncConnectionInterface):
         return await stream.start_tls(self._tls, server_hostname=host, timeout=timeout)  # closes it if that fails
 
     async def _send(
-        self, stream: httpcore2.AsyncNetworkStream, head: bytes, request: httpcore2.Request, timeout: float | None
+        self, stream: httpcore2.AsyncNetworkStream, head: bytes, framing: _Framing, body: Any, timeout: float | None
     ) -> bool:
         """Send head and body; the first piece of the body leaves with the head. Returns: whether it was cut off."""
-        pieces = cast("AsyncIterator[bytes]", request.stream.__aiter__())  # type: ignore[union-attr]
+        pieces: AsyncIterator[bytes] = body.__aiter__()
         try:
             if isinstance(pieces, AsyncGeneratorType):
                 async with aclosing(pieces):
-                    await self._send_pieces(stream, head, pieces, _Framing(request.headers), timeout)
+                    await self._send_pieces(stream, head, pieces, framing, timeout)
             else:
-                await self._send_pieces(stream, head, pieces, _Framing(request.headers), timeout)
+                await self._send_pieces(stream, head, pieces, framing, timeout)
         except httpcore2.WriteError:  # the server may have answered before it closed
             return True
         return False
@@ -334,7 +334,11 @@ def _head(request: httpcore2.Request) -> bytes:
 
 
 class _Framing:
-    """How the pieces of a request's body are told apart from what follows (RFC 9112, section 6)."""
+    """How the pieces of a request's body are told apart from what follows (RFC 9112, section 6).
+
+    Raises:
+        httpcore2.LocalProtocolError: that is no length.
+    """
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self._chunked = False
@@ -344,6 +348,8 @@ class _Framing:
             if lower == b"transfer-encoding":
                 self._chunked = True
             elif lower == b"content-length":
+                if not value.isdigit():
+                    raise httpcore2.LocalProtocolError("a length that HTTP does not allow")
                 self._left = int(value)
 
     def framed(self, piece: bytes) -> bytes:

@@ -29,7 +29,12 @@ from hermes.platform import ByteStream, HttpAnswer, HttpClient, HttpFactory, Upl
 CONNECT_S = 15.0
 IDLE_S = 20.0  # an idle connection is kept so long
 PIECE = 65_536  # bytes of a file that are read and sent at once
-AGENT = f"hermes/{__version__}".encode()
+# What each request says unless its platform says otherwise: by its name in lower case.
+ALWAYS = {
+    b"accept": (b"Accept", b"*/*"),
+    b"accept-encoding": (b"Accept-Encoding", b"gzip, deflate"),
+    b"user-agent": (b"User-Agent", f"hermes/{__version__}".encode()),
+}
 # A bound on TCP and TLS alone; every other deadline is a cancel scope's.
 TIMEOUT = {"timeout": {"connect": CONNECT_S}}
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -145,15 +150,22 @@ class _Client:
         content: bytes | AsyncIterator[bytes] | None,
     ) -> httpx2.Response:
         parsed = self._client.parsed(url)
-        lines = {b"host": parsed.netloc, b"accept": b"*/*", b"accept-encoding": b"gzip, deflate", b"user-agent": AGENT}
+        if not parsed.raw_host:
+            raise httpx2.UnsupportedProtocol("a URL without a host")
+        method = method.upper()
+        lines = {b"host": (b"Host", parsed.netloc), **ALWAYS}
         if isinstance(content, bytes):
-            lines[b"content-length"] = b"%d" % len(content)
+            lines[b"content-length"] = b"Content-Length", b"%d" % len(content)
         elif method in ("POST", "PUT", "PATCH"):
-            lines[b"content-length"] = b"0"
-        lines.update({name.lower().encode("ascii"): value.encode("ascii") for name, value in headers.items()})
+            lines[b"content-length"] = b"Content-Length", b"0"
+        for name, value in headers.items():  # written as they are given: not every server takes x-name for X-Name
+            raw = name.encode("ascii")
+            lines[raw.lower()] = raw, value.encode("ascii")
+        if b"transfer-encoding" in lines:
+            lines.pop(b"content-length", None)
         body = SentBody(content or b"") if content is None or isinstance(content, bytes) else SentPieces(content)
         exchange.body = body
-        request = httpx2.Request(method, parsed, headers=list(lines.items()), stream=body, extensions=TIMEOUT)
+        request = httpx2.Request(method, parsed, headers=list(lines.values()), stream=body, extensions=TIMEOUT)
         return await self._client.send(request, stream=True)
 
 

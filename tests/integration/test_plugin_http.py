@@ -230,6 +230,37 @@ async def test_a_name_and_password_in_the_url_are_said_and_a_header_may_come_twi
     async with serving(twice) as base, client() as http:
         url = base.replace("http://", "http://ann:p%40ss@")
         answer = await http.request("GET", f"{url}/x", timeout_s=5)
-    assert b"authorization: basic yw5uonbac3m=\r\n" in heads[0].lower()  # ann:p@ss
-    assert b"content-length" not in heads[0]
+    assert b"Authorization: Basic YW5uOnBAc3M=\r\n" in heads[0]  # ann:p@ss
+    assert b"content-length" not in heads[0].lower()
     assert (answer.headers["x-two"], answer.headers["x-name"], answer.headers["x-old"]) == ("a, b", "Ä", "Ä")
+
+
+async def test_what_a_platform_says_is_sent_as_it_says_it() -> None:
+    heads: list[bytes] = []
+
+    async def keeps(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            while data := await read_head(stream):
+                if data.startswith(b"POST"):  # and not the end of a chunked body
+                    heads.append(data)
+                    await stream.send_all(OK)
+
+    said = {"X-Signature-256": "abc", "content-TYPE": "text/plain", "Accept": "text/plain"}
+    async with serving(keeps) as base, client() as http:
+        await http.request("post", base, headers=said, timeout_s=5)
+        await http.request("POST", base, headers={"Transfer-Encoding": "chunked"}, content=b"x", timeout_s=5)
+    first, second = (head.split(b"\r\n") for head in heads)
+    assert first[0] == b"POST / HTTP/1.1"
+    assert {b"X-Signature-256: abc", b"content-TYPE: text/plain", b"Accept: text/plain", b"Content-Length: 0"} <= set(first)
+    assert [line.partition(b":")[0].lower() for line in first].count(b"accept") == 1
+    assert b"Transfer-Encoding: chunked" in second
+    assert not any(line.lower().startswith(b"content-length") for line in second)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "many"}, {"Content-Length": "-1"}, {"X": "a\r\nEvil: b"}])
+async def test_what_cannot_be_sent_was_not_sent(headers: dict[str, str]) -> None:
+    async with serving(answers) as base, client() as http:
+        with pytest.raises(Unreachable, match="does not allow") as caught:
+            await http.request("POST", base, headers=headers, content=b"{}", timeout_s=5)
+        assert not caught.value.sent
+        assert (await http.request("GET", base, timeout_s=5)).status == 200

@@ -139,7 +139,9 @@ async def test_who_waits_for_a_connection_in_vain_has_sent_nothing(clock: trio.t
     assert not errors["second"].sent
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "https://example.org/\x00\n", "service.example/x", "gopher://a/b", ""])
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "https://example.org/\x00\n", "service.example/x", "gopher://a/b", "", "http:///x"]
+)
 async def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
     async with client() as http:
         with pytest.raises(PlatformProtocolError):
