@@ -6,7 +6,6 @@ redirects: 0.4 ms a request, for which nothing here has a use. What is not that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from typing import Any
 
 import httpx2
@@ -50,18 +49,18 @@ class NetClient(httpx2.AsyncClient):
         self._net = transport
         self.parsed = ParsedUrls()
         self._always: _Merged = {}
-        _merge(self._always, self.headers.multi_items())
+        _merge(self._always, self.headers)
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         """As httpx2's, whose arguments it takes."""
         parsed = self.parsed(url) if isinstance(url, str) else url
-        content, headers = options.get("content"), options.get("headers")
+        content = options.get("content")
         merged = dict(self._always)
         simple = (
             isinstance(content, bytes)
             and parsed.is_absolute_url
             and not any(value for name, value in options.items() if name not in ("content", "headers", "timeout"))
-            and _merge(merged, headers.items() if isinstance(headers, Mapping) else headers or ())
+            and _merge(merged, httpx2.Headers(options.get("headers")))
             and b"transfer-encoding" not in merged
         )
         if not simple:
@@ -99,11 +98,8 @@ class NetClient(httpx2.AsyncClient):
         return response
 
 
-def _merge(merged: _Merged, headers: Collection[tuple[str, str]]) -> bool:
-    """Let headers take the place of those of the same name; False if two of them have one name."""
-    seen = set[bytes]()
-    for name, value in headers:
-        lower = name.lower().encode("ascii")
-        merged[lower] = name.encode("ascii"), value.encode("ascii")
-        seen.add(lower)
-    return len(seen) == len(headers)
+def _merge(merged: _Merged, headers: httpx2.Headers) -> bool:
+    """Let headers, as they are written, take the place of those of the same name; False if two of them have one name."""
+    found = {name.lower(): (name, value) for name, value in headers.raw}
+    merged.update(found)
+    return len(found) == len(headers.raw)
