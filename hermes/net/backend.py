@@ -112,19 +112,19 @@ class NetStream(httpcore2.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.AsyncNetworkStream:
         """This stream with TLS inside. On any failure, cancellation included, the socket is closed."""
-        secured = trio.SSLStream(
-            self._stream, ssl_context=ssl_context, server_hostname=server_hostname, https_compatible=True
-        )
         try:
             with trio.fail_after(float("inf") if timeout is None else timeout):
                 try:
+                    secured = trio.SSLStream(
+                        self._stream, ssl_context=ssl_context, server_hostname=server_hostname, https_compatible=True
+                    )
                     await secured.do_handshake()
                 except BaseException:
                     await trio.aclose_forcefully(self._stream)
                     raise
         except trio.TooSlowError as exc:
             raise httpcore2.ConnectTimeout("the TLS handshake took too long") from exc
-        except (trio.BrokenResourceError, OSError) as exc:
+        except (trio.BrokenResourceError, OSError, ValueError) as exc:  # a ValueError of a name that is none
             raise httpcore2.ConnectError(str(exc.__cause__ or exc)) from exc
         return NetStream(secured)
 
@@ -173,7 +173,7 @@ class NetBackend(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectTimeout("connecting took too long") from exc
         except SocksError as exc:
             raise httpcore2.ProxyError(str(exc)) from exc
-        except (OSError, trio.BrokenResourceError) as exc:
+        except (OSError, trio.BrokenResourceError, UnicodeError) as exc:  # a UnicodeError of a name that is none
             raise httpcore2.ConnectError(str(exc)) from exc
 
     async def dial(self, host: str, port: int, local_address: str | None = None) -> trio.SocketStream:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import pytest
 import trio
 import trio.testing
@@ -15,6 +17,7 @@ import trio.testing
 from hermes.errors import PlatformProtocolError, SendRejected, Unreachable
 from hermes.events import OutboundFile
 from hermes.net import make_http_factory, open_network
+from hermes.net.backend import NetBackend
 from hermes.platform import HttpClient, UploadPart
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
@@ -80,6 +83,21 @@ async def test_a_name_that_cannot_be_resolved_was_not_sent() -> None:
         error = await failing(http, "http://service.example/botTOKEN/x")
     assert not error.sent
     assert "service.example" in str(error)
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", ".example"])
+async def test_what_can_be_no_name_was_not_sent(host: str) -> None:
+    async with client() as http:
+        error = await failing(http, f"https://{host}/botTOKEN/x")
+    assert not error.sent
+
+
+async def test_a_name_that_tls_does_not_take_leaves_no_socket() -> None:
+    async with serving(says(OK)) as port:
+        stream = await NetBackend().connect_tcp("127.0.0.1", port)
+        with pytest.raises(httpcore2.ConnectError):
+            await stream.start_tls(ssl.create_default_context(), server_hostname=".example", timeout=5)
+        assert stream.get_extra_info("socket").fileno() < 0
 
 
 @pytest.mark.parametrize(
