@@ -20,6 +20,8 @@ import httpcore2
 import httptools
 import trio
 
+from hermes.net.tunnels import Tunnelled
+
 CLOSE_S = 2.0
 READ_BYTES = 65_536
 MAX_HEAD_BYTES = 102_400  # of a head, and of what is between two pieces of a body
@@ -397,7 +399,8 @@ class Http1Pool(httpcore2.AsyncConnectionPool):
     def create_connection(self, origin: httpcore2.Origin) -> httpcore2.AsyncConnectionInterface:
         """A connection that is not connected yet."""
         if self._make is None:
-            return super().create_connection(origin)
+            connection = super().create_connection(origin)
+            return connection if origin.scheme == b"http" else Tunnelled(connection)
         return Http1Connection(origin, *self._make)
 
     async def _close_connections(self, closing: list[httpcore2.AsyncConnectionInterface]) -> None:

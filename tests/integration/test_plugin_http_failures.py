@@ -133,6 +133,28 @@ async def test_behind_a_tunnel_what_begins_to_leave_may_have_been_sent() -> None
         assert (await failing(http, "http://service.example/botTOKEN/x")).sent  # plain HTTP goes to the proxy as it is
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_tunnel_in_which_tls_fails_leaves_its_place_in_the_pool(cancelled: bool) -> None:
+    asked = trio.Event()
+
+    async def proxy(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65_536)
+        await stream.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await stream.receive_some(65_536)  # the greeting of TLS
+        asked.set()
+        if cancelled:
+            await trio.sleep_forever()
+
+    async with serving(proxy) as port, client(proxy=f"http://127.0.0.1:{port}", max_connections=1) as http:
+        for _ in range(3):
+            asked = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(failing, http, "https://service.example/botTOKEN/x")
+                await asked.wait()
+                if cancelled:
+                    nursery.cancel_scope.cancel()
+
+
 async def test_what_speaks_no_tls_was_not_sent_anything() -> None:
     async with serving(says(b"HTTP/1.1 400 This is HTTPS\r\n\r\n")) as port, client() as http:
         assert not (await failing(http, f"https://127.0.0.1:{port}/botTOKEN/x")).sent
