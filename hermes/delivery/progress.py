@@ -62,6 +62,7 @@ class Progress:
         """Write the line now and whenever it is due, until closed; to be begun after `after_s`."""
         try:
             with self._scope:
+                await trio.lowlevel.checkpoint_if_cancelled()  # begun as the turn ended
                 while True:
                     if trio.current_time() - self._said_at >= min(SPEAKS_S, self.every_s):
                         self._words = "".join(self._pieces) or self._words

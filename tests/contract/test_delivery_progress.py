@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hermes.delivery.progress import line
+from hermes.delivery.progress import Progress, line
 from hermes.platform import Capabilities
 from hermes.testing.delivering import A, Place, open_delivering
 from hermes.testing.fake_platform import Mood
@@ -59,6 +59,17 @@ async def test_words_come_before_the_line_and_new_ones_take_its_place(tmp_path: 
             await place.until_shown("Found")
             await trio.sleep(30)
             assert place.platform.texts("a") == ["Found"]
+
+
+async def test_a_turn_that_ends_when_its_line_is_due_says_nothing_more(tmp_path: Path, clock: MockClock) -> None:
+    async with open_delivering(tmp_path, clock, capabilities=LIVE, **LINE) as place:
+        async with place.delivery.open_live(A, turn_id="t") as live:
+            progress = Progress(live, after_s=60.0, every_s=60.0)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(progress.run)  # it is due
+                await progress.close(cut=False)
+            await trio.sleep(10)  # while the reply is committed
+        assert place.platform.texts("a") == []
 
 
 async def test_a_reply_that_is_being_written_needs_no_line(tmp_path: Path, clock: MockClock) -> None:
