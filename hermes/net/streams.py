@@ -125,8 +125,8 @@ async def _tunnel(stream: trio.abc.Stream, host: str, port: int, auth: tuple[byt
 
 async def _secured(stream: trio.abc.Stream, host: str, context: ssl.SSLContext) -> trio.abc.Stream:
     """The stream with TLS inside; closed if that fails."""
-    secured = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
     try:
+        secured = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
         await secured.do_handshake()
     except BaseException:
         await trio.aclose_forcefully(stream)

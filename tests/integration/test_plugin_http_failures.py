@@ -18,6 +18,7 @@ from hermes.errors import PlatformProtocolError, SendRejected, Unreachable
 from hermes.events import OutboundFile
 from hermes.net import make_http_factory, open_network
 from hermes.net.backend import NetBackend
+from hermes.net.streams import _secured
 from hermes.platform import HttpClient, UploadPart
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
@@ -98,6 +99,10 @@ async def test_a_name_that_tls_does_not_take_leaves_no_socket() -> None:
         with pytest.raises(httpcore2.ConnectError):
             await stream.start_tls(ssl.create_default_context(), server_hostname=".example", timeout=5)
         assert stream.get_extra_info("socket").fileno() < 0
+        raw = await NetBackend().dial("127.0.0.1", port)
+        with pytest.raises(ValueError, match="server_hostname"):
+            await _secured(raw, ".example", ssl.create_default_context())
+        assert raw.socket.fileno() < 0
 
 
 @pytest.mark.parametrize(
