@@ -251,7 +251,9 @@ async def test_what_a_platform_says_is_sent_as_it_says_it() -> None:
         await http.request("POST", base, headers={"Transfer-Encoding": "chunked"}, content=b"x", timeout_s=5)
     first, second = (head.split(b"\r\n") for head in heads)
     assert first[0] == b"POST / HTTP/1.1"
-    assert {b"X-Signature-256: abc", b"content-TYPE: text/plain", b"Accept: text/plain", b"Content-Length: 0"} <= set(first)
+    assert {b"X-Signature-256: abc", b"content-TYPE: text/plain", b"Accept: text/plain", b"Content-Length: 0"} <= set(
+        first
+    )
     assert [line.partition(b":")[0].lower() for line in first].count(b"accept") == 1
     assert b"Transfer-Encoding: chunked" in second
     assert not any(line.lower().startswith(b"content-length") for line in second)
