@@ -31,11 +31,18 @@ MODEL_NAME = "hermes"  # the name under which the configured model, with its fal
 
 
 class Agent:
-    """The memory of one live session."""
+    """The memory of one live session: of the conversation that it had at its last turn.
 
-    __slots__ = ("history", "sight")
+    Args:
+        session_id: whose messages the history is; a reset begins another conversation under the same key.
+        history: they.
+        sight: which pictures are in memory.
+    """
 
-    def __init__(self, history: History, sight: Sight) -> None:
+    __slots__ = ("history", "session_id", "sight")
+
+    def __init__(self, session_id: str, history: History, sight: Sight) -> None:
+        self.session_id = session_id
         self.history = history
         self.sight = sight
 
@@ -116,7 +123,8 @@ class Agents:
 
     async def _remember(self, agent: Agent | None, claim: Claim, *, sees: bool) -> Agent:
         """The agent with what the turn begins with; a new one where there is none, or it has no room for a new picture."""
-        if agent is not None and agent.sight.sees == sees and not agent.sight.full:
+        of_it = agent is not None and agent.session_id == claim.session.id
+        if agent is not None and of_it and agent.sight.sees == sees and not agent.sight.full:
             shown = await self._see(claim.appended, agent.sight)
             if not agent.sight.full:
                 agent.history.extend(shown)
@@ -124,7 +132,7 @@ class Agents:
         sight = Sight(sees=sees)
         history = History(await self._see(await self._load(claim), sight))
         sight.full = False
-        return Agent(history, sight)
+        return Agent(claim.session.id, history, sight)
 
     async def _see(self, messages: Sequence[Message], sight: Sight) -> Sequence[Message]:
         return await self._pictures.show(messages, sight) if self._pictures is not None else messages

@@ -32,7 +32,7 @@ from hermes.agent.calls import ModelRequest
 from hermes.errors import StoreUnavailable
 from hermes.events import AttachmentRef, InboundEvent, Person
 from hermes.reception import AccountInbox
-from hermes.settings import HttpConfig, SessionsConfig, StoreConfig
+from hermes.settings import HttpConfig, SessionResetConfig, SessionsConfig, StoreConfig
 from hermes.testing.door import Say, ScriptedDoor
 from hermes.testing.gateway_process import until
 
@@ -397,3 +397,16 @@ async def test_a_store_that_is_away_leaves_nothing_behind(tmp_path: Path) -> Non
             await inbox.deliver(message(1, chat), cursors=moved_by(1))
         await quiet(spine)
         assert await states(spine) == ["answered"] * 3
+
+
+async def test_a_conversation_that_begins_anew_does_not_know_the_one_before(tmp_path: Path) -> None:
+    door = ScriptedDoor()
+    anew = SessionResetConfig(mode="idle", idle_minutes=0)
+    async with receiving(tmp_path, door, session_reset=anew) as (spine, inbox):
+        for number in range(3):
+            await inbox.deliver(message(number), cursors=moved_by(number))
+            await quiet(spine)
+        assert len(await spine.rows("select id from sessions")) == 3
+    asked = [[each.text for each in history] for history in door.histories]
+    assert [len(texts) for texts in asked] == [1, 1, 1]
+    assert ["message" in texts[0] and str(number) in texts[0] for number, texts in enumerate(asked)] == [True] * 3
