@@ -179,17 +179,15 @@ class NetBackend(httpcore2.AsyncNetworkBackend):
     async def dial(self, host: str, port: int, local_address: str | None = None) -> trio.SocketStream:
         """A connected socket with keepalive on. Raises OSError, SocksError, trio.BrokenResourceError."""
         socks = self._socks
-        if socks is None:
-            stream = await trio.open_tcp_stream(host, port, local_address=local_address)
-            self._configure(stream)
-            return stream
-        if socks.resolve_here:
+        if socks is not None and socks.resolve_here:
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             host = str(found[0][4][0])
-        stream = await trio.open_tcp_stream(socks.host, socks.port, local_address=local_address)
+        at = (host, port) if socks is None else (socks.host, socks.port)
+        stream = await trio.open_tcp_stream(*at, local_address=local_address)
         try:
             self._configure(stream)
-            await socks5_connect(stream, host, port, socks.auth)
+            if socks is not None:
+                await socks5_connect(stream, host, port, socks.auth)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

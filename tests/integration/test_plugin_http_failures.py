@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -91,6 +92,19 @@ async def test_what_can_be_no_name_was_not_sent(host: str) -> None:
     async with client() as http:
         error = await failing(http, f"https://{host}/botTOKEN/x")
     assert not error.sent
+
+
+async def test_a_socket_that_takes_no_options_is_closed() -> None:
+    class Odd(NetBackend):
+        def _configure(self, stream: trio.SocketStream) -> None:
+            dialled.append(stream)
+            raise OSError(errno.EINVAL, "Invalid argument")  # as macOS says of a connection that was reset already
+
+    dialled = list[trio.SocketStream]()
+    async with serving(says(OK)) as port:
+        with pytest.raises(httpcore2.ConnectError):
+            await Odd().connect_tcp("127.0.0.1", port)
+    assert [stream.socket.fileno() for stream in dialled] == [-1]
 
 
 async def test_a_name_that_tls_does_not_take_leaves_no_socket() -> None:
