@@ -102,7 +102,7 @@ async def test_a_turn_that_begins_with_its_event_belongs_to_the_conversation_tha
         await finish(store, claim)
         anew = place(reset=lambda _last_at, _now: "anew")
         _, following = await store.inbox.deliver_and_take_up(
-            anew, event(2), KEY, "turn_2", frozenset(), remembers=False
+            anew, event(2), {}, KEY, "turn_2", frozenset(), remembers=False
         )
         assert following is not None
         assert following.claim is not None
