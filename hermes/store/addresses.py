@@ -152,6 +152,19 @@ def move(con: sqlite3.Connection, account: str, chat: str, to: str, now: float) 
     return list(waiting)
 
 
+def followed(con: sqlite3.Connection, address: Address) -> tuple[Address, ...]:
+    """Where parts wait that are looked for here, because their chat moved on before they were committed; nothing if none do.
+
+    Who has them shown may know only the address that was asked from.
+    """
+    found = con.execute(
+        f"SELECT moved_to FROM addresses a WHERE {_AT} AND moved_to IS NOT NULL AND EXISTS (SELECT 1 FROM outbox o"
+        f" WHERE o.account = a.account AND o.chat = a.moved_to AND o.thread = a.thread AND o.{OPEN} AND o.state != 'live')",
+        at(address),
+    ).fetchall()
+    return tuple(Address(account=address.account, chat=to, thread=address.thread) for (to,) in found)
+
+
 def listed_as(con: sqlite3.Connection, account: str, chat: str, lists: Collection[str]) -> str:
     """The id by which lists of chats know a chat: its own, or the one that it had when they were written."""
     if not lists or chat in lists:

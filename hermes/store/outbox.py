@@ -148,7 +148,7 @@ class Advance:
     Args:
         part: the next one, claimed; None if there is none, or it must wait.
         blocked: the method that it waits for.
-        moved: addresses to which parts went.
+        moved: addresses to which parts went, or may have gone.
         held: reasons of parts that were set aside on the way.
         last: behind the part that was claimed nothing waits.
     """
@@ -240,7 +240,7 @@ def stored_reply(reply: ReplyRef | None, number: int = 0) -> bytes | None:
 
 def advance(con: sqlite3.Connection, address: Address, look: Look, ended: Ended | None) -> Advance:
     """Write how the last attempt ended, and claim the next part, in one transaction."""
-    moved = settle(con, ended, look.boot_id, look.now) if ended is not None else ()
+    moved: Sequence[Address] = settle(con, ended, look.boot_id, look.now) if ended is not None else ()
     held: list[str] = []
     for _ in range(MAX_SKIPPED if look.methods else 0):
         found = con.execute(
@@ -248,7 +248,10 @@ def advance(con: sqlite3.Connection, address: Address, look: Look, ended: Ended 
             f" WHERE account = ? AND chat = ? AND thread = ? AND {OPEN} AND state != 'live' ORDER BY seq LIMIT 2",
             at(address),
         ).fetchall()
-        if not found or found[0][4] == "sending":
+        if not found:
+            moved = (*moved, *addresses.followed(con, address))
+            break
+        if found[0][4] == "sending":
             break
         part = _part(address, found[0], look)
         if isinstance(part, str):

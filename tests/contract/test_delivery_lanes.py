@@ -310,6 +310,17 @@ async def test_a_chat_that_moved_is_followed_by_what_waits_and_what_comes(tmp_pa
         assert len(place.platform.asked("a")) == 1
 
 
+async def test_a_hint_for_where_a_chat_was_finds_what_followed_it(tmp_path: Path, clock: MockClock) -> None:
+    async with open_delivering(tmp_path, clock, sweep_s=3600) as place:
+        await trio.sleep(1)  # the first sweep is over
+        await place.store.database.write(lambda con: addresses.move(con, "one", "a", "new", EPOCH))
+        await place.store.outbox.add(A, say("1"), reply=None, source="test")
+        place.delivery.wake(A)  # as the end of a turn does that was asked for before the chat moved
+        with trio.fail_after(10):
+            await place.until("sent")
+        assert place.platform.texts("new") == ["1"]
+
+
 async def test_chats_that_move_in_a_circle_end(tmp_path: Path, clock: MockClock) -> None:
     async with open_delivering(tmp_path, clock) as place:
         place.platform.mood = lambda call: refuses(
