@@ -108,6 +108,11 @@ class LiveReply:
         self._drew = trio.Event()  # set when something was drawn, and made anew
         self.ended = trio.Event()
 
+    @property
+    def drawn(self) -> str:
+        """The text that is shown, as far as is known."""
+        return self._drawn
+
     def update(self, text: str) -> None:
         """The reply is this text now; a later one replaces it, whether it was shown or not. Synchronous.
 

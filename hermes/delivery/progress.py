@@ -35,7 +35,8 @@ class Progress:
     _said_at: float = float("-inf")
     _pieces: Sequence[str] = ()
     _words: str = ""
-    _shows: bool = False  # the line is part of what the reply was last said to be
+    _shows: bool = False  # the line may be shown: no words that came after it are known to be
+    _spoken: bool = False  # words came after it
     _running: dict[str, str] = field(default_factory=dict)
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     _ended: trio.Event = field(default_factory=trio.Event)
@@ -46,8 +47,10 @@ class Progress:
         now = self._said_at = trio.current_time()
         if now >= self._next:
             self._next = now + DRAW_S
+            if self._shows and self._spoken and self.live.drawn == self._words:
+                self._shows = False
             self._words = "".join(pieces)
-            self._shows = False
+            self._spoken = True
             self.live.update(self._words)
 
     def began(self, call_id: str, tool: str) -> None:
@@ -66,7 +69,7 @@ class Progress:
                 while True:
                     if trio.current_time() - self._said_at >= min(SPEAKS_S, self.every_s):
                         self._words = "".join(self._pieces) or self._words
-                        self._shows = True
+                        self._shows, self._spoken = True, False
                         self.live.update(_below(self._words, self._line()))
                     await trio.sleep(self.every_s)
         finally:

@@ -110,6 +110,36 @@ async def test_a_turn_that_is_cut_takes_its_line_back(tmp_path: Path, clock: Moc
         assert await place.states() == ["sent"]
 
 
+async def test_words_that_were_not_shown_yet_leave_no_line_behind_when_the_turn_is_cut(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    async with open_delivering(tmp_path, clock, capabilities=LIVE, **LINE) as place:
+        with trio.CancelScope() as scope:
+            async with place.delivery.open_live(A, turn_id="t") as live, place.delivery.open_progress(live) as progress:
+                await place.until_shown("*still working, 1 min*")
+                progress.words(["Found"])
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+        assert place.platform.texts("a") == ["Found"]
+        await place.cut("t")
+        assert await place.states() == ["sent"]
+
+
+async def test_a_turn_that_is_cut_long_after_its_line_waits_for_nothing(tmp_path: Path, clock: MockClock) -> None:
+    async with open_delivering(tmp_path, clock, capabilities=LIVE, **LINE) as place:
+        with trio.CancelScope() as scope:
+            async with place.delivery.open_live(A, turn_id="t") as live, place.delivery.open_progress(live) as progress:
+                await place.until_shown("*still working, 1 min*")
+                progress.words(["Found"])
+                await place.until_shown("Found")
+                progress.words(["Found", " more"])
+                began = trio.current_time()
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+        assert trio.current_time() == began
+        assert place.platform.texts("a") == ["Found"]
+
+
 async def test_a_line_that_cannot_be_taken_back_costs_a_bound(tmp_path: Path, clock: MockClock) -> None:
     async with open_delivering(tmp_path, clock, capabilities=LIVE, **LINE) as place:
         with trio.CancelScope() as scope:
