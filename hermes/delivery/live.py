@@ -96,6 +96,7 @@ class LiveReply:
         self._resumes = resumes
         self._text = ""
         self._drawn = ""
+        self._drawing: str | None = None  # what a request that is under way shows
         self._rows: list[_Shown] = []
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
@@ -126,12 +127,16 @@ class LiveReply:
     async def settle(self, text: str, within_s: float) -> None:
         """Have this text shown in place of what is, where anything is, before the reply is closed; shielded and bounded.
 
+        Where nothing is shown nothing will be.
+
         Args:
             within_s: seconds that this may take.
         """
         self.update(text)
+        if not self._sending and all(each.receipt is None for each in self._rows):
+            self._over = True  # nothing is there, and nothing is to come
         with trio.move_on_after(within_s, shield=True):
-            while self._rows and self._drawn != text and not self._over and not self.ended.is_set():
+            while not (self._over or self.ended.is_set() or (self._drawn == text and self._drawing in (None, text))):
                 await self._drew.wait()
 
     async def close(self) -> None:
@@ -205,6 +210,7 @@ class LiveReply:
             self._drawn = text
             return
         self._times.drew(self.address)
+        self._drawing = text
         try:
             async with self._parts.lease(self.address.account) as platform:
                 if number == len(self._rows):
@@ -215,6 +221,8 @@ class LiveReply:
                 self._drawn = text
         except (AccountDown, StoreUnavailable, LeaseEnded):  # a row that is in doubt is written down as such by then
             self._be_quiet(None)
+        finally:
+            self._drawing = None
 
     async def _open(self, content: StoredContent, *, first: bool) -> None:
         row = await self._parts.store.outbox.open_live(

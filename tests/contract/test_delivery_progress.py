@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from hermes.delivery.progress import Progress, line
 from hermes.platform import Capabilities
+from hermes.store.live_parts import LiveRow
 from hermes.testing.delivering import A, Place, open_delivering
 from hermes.testing.fake_platform import Mood
 
@@ -123,6 +126,51 @@ async def test_words_that_were_not_shown_yet_leave_no_line_behind_when_the_turn_
         assert place.platform.texts("a") == ["Found"]
         await place.cut("t")
         assert await place.states() == ["sent"]
+
+
+async def test_a_line_that_is_on_its_way_when_the_turn_is_cut_is_taken_back(tmp_path: Path, clock: MockClock) -> None:
+    async with open_delivering(tmp_path, clock, capabilities=LIVE, **LINE) as place, trio.open_nursery() as nursery:
+        gate = trio.Event()
+
+        async def answers() -> None:
+            await trio.sleep(1)
+            gate.set()
+
+        with trio.CancelScope() as scope:
+            async with place.delivery.open_live(A, turn_id="t") as live, place.delivery.open_progress(live) as progress:
+                progress.words(["I look"])
+                await place.until_shown("I look")
+                place.platform.next("a", Mood(gate=gate))
+                await place.until_shown("I look\n\n*still working, 1 min*")
+                nursery.start_soon(answers)
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+        assert place.platform.texts("a") == ["I look"]
+
+
+async def test_a_line_whose_row_is_being_opened_when_the_turn_is_cut_is_never_sent(
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_delivering(tmp_path, clock, capabilities=LIVE, **LINE) as place:
+        opens, opening, cut = place.store.outbox.open_live, trio.Event(), trio.Event()
+
+        async def open_live(*args: Any, **more: Any) -> LiveRow | None:
+            row = await opens(*args, **more)
+            opening.set()
+            with trio.CancelScope(shield=True):
+                await cut.wait()
+            return row
+
+        monkeypatch.setattr(place.store.outbox, "open_live", open_live)
+        async with place.delivery.open_live(A, turn_id="t") as live:
+            with trio.CancelScope() as scope:
+                async with place.delivery.open_progress(live):
+                    await opening.wait()
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+            cut.set()
+            await trio.testing.wait_all_tasks_blocked()  # as typing has its time to end
+        assert place.platform.calls == []
 
 
 async def test_a_turn_that_is_cut_long_after_its_line_waits_for_nothing(tmp_path: Path, clock: MockClock) -> None:
