@@ -96,6 +96,7 @@ class Receiving:
         self._order = trio.Lock()  # of commits: sockets have no order among each other, and cursors do
         self._stirred = trio.Event()
         self._broke: Exception | None = None
+        self._lost = False  # something was noted that was not committed
         account.happenings.begin(inbox, self._follows)
 
     async def run(self) -> NoReturn:
@@ -278,11 +279,15 @@ class Receiving:
     async def _commit(self, *events: InboundEvent) -> None:
         """Events, and how far all is read. Raises what broke: nothing is committed any more that was noted with something lost."""
         self._raise_what_broke()
+        if self._lost:  # by a bug, which ends the run once the socket that it passes is closed
+            await trio.sleep_forever()
         cursors = self._read.cursors()
+        self._lost = True
         try:
             await self._inbox.deliver(*events, cursors=cursors)
         except HermesError as error:
             self._broke = self._broke or error
             self._stir()
             raise
+        self._lost = False
         self._committed = cursors

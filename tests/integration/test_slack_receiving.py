@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from hermes.errors import (
@@ -323,3 +324,29 @@ async def test_a_name_that_cannot_be_had_delays_nothing(clock: MockClock) -> Non
         on.slack.say("three")
         await on.received(3)
         assert [each.sender.name for each in on.inbox.events] == ["", "", "Alice"]
+
+
+async def test_nothing_is_committed_after_a_bug_by_which_an_event_was_lost() -> None:
+    found: list[Bench] = []
+    with pytest.raises(BaseExceptionGroup):
+        async with bench() as on:
+            found.append(on)
+            broken, deliver = trio.Event(), on.inbox.deliver
+
+            async def breaks(*events: Any, **more: Any) -> Any:
+                if any(each.text == "lost" for each in events):
+                    await broken.wait()
+                    raise KeyError("a bug")
+                return await deliver(*events, **more)
+
+            on.inbox.deliver = breaks  # type: ignore[method-assign]
+            async with on.receiving():
+                await on.slack.until(lambda: on.slack.sockets.connections)
+                on.slack.sockets.renew()
+                await on.slack.until(lambda: on.slack.sockets.connections == 2)
+                on.slack.say("lost")  # over one of the two
+                on.slack.say("after it")
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                broken.set()
+                await trio.sleep_forever()
+    assert found[0].texts == []
