@@ -271,7 +271,7 @@ class LiveSet:
         session.agent = None
         self.evicted += session.evicting
         self.ended.unpark_all()
-        if session.woken:
+        if session.woken or session.held_s:  # what waits for more parts of itself is nobody else's to wake for
             self.wake(session.key)
         while self._waiting and self.open and self._make_room():
             key = next(iter(self._waiting))
@@ -294,11 +294,14 @@ class LiveSet:
         return len(self._live) - self._leaving < self._most()
 
     def _make_room(self) -> bool:
-        """Whether one more may live, if need be in the place of the one that has been idle longest."""
+        """Whether one more may live, if need be in the place of the one that has been idle longest.
+
+        One whose first row waits for more parts of itself is about to turn: two of them would take each other's place all the while.
+        """
         if self._has_room():
             return True
         for session in self._live.values():
-            if session.idle and not session.evicting and not session.reserved and not session.woken:
+            if session.idle and not (session.evicting or session.reserved or session.woken or session.held_s):
                 self._evict(session)
                 return True
         return False

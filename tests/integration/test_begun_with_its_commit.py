@@ -159,6 +159,22 @@ async def test_a_mailbox_whose_first_row_holds_for_more_parts_is_left_alone(tmp_
         assert await at_once(spine) == [False, False]
 
 
+@pytest.mark.parametrize("how", ["another needs its room", "it is let go"])
+async def test_what_holds_for_more_parts_is_answered_after_its_wait_whoever_is_let_go(tmp_path: Path, how: str) -> None:
+    """Not by the sweep: that comes much later."""
+    settings = SessionsConfig(merge_window_s=0.3, max_live=1, sweep_s=3600)
+    async with receiving(tmp_path, sessions=settings) as (spine, inbox):
+        await swept(spine)
+        await inbox.deliver(message(1, album="a"), cursors=moved_by(1))
+        await until(lambda: spine.sessions._live._live[KEY].held_s, "the album's wait")
+        if how == "it is let go":
+            spine.sessions.forget(KEY)
+        else:
+            await inbox.deliver(message(2, "8", sender=BEN), cursors=moved_by(2))
+        await quiet(spine)
+        assert set(await states(spine)) == {"answered"}
+
+
 async def test_a_command_that_waits_comes_first(tmp_path: Path) -> None:
     async with receiving(tmp_path) as (spine, inbox):
         await inbox.deliver(message(1, text="/title words"), cursors=moved_by(1))
