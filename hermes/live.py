@@ -86,6 +86,11 @@ class LiveSession:
         """There may be something to do that it has not looked at."""
         return self.wakes != self.seen or self.handed is not None
 
+    def is_handed(self, event_id: str) -> bool:
+        """Whether a door has begun a turn of this event already."""
+        claim = self.handed.claim if self.handed is not None else None
+        return claim is not None and any(each.event_id == event_id for each in claim.rows)
+
     def take_place(self, places: trio.CapacityLimiter) -> bool:
         """Take a place among the turns that run at once for what a door begins; False if it would have to wait for one."""
         try:
@@ -170,7 +175,7 @@ class LiveSet:
         session = self._live.get(key)
         if session is None:
             return None
-        if session.turn is None:
+        if session.turn is None and not session.is_handed(event_id):
             session.newer = event_id
         return session.turn
 

@@ -147,8 +147,8 @@ class Sessions:
         handed: Next | None = None
         try:
             done, handed = await commit(new_id("turn"), self._left(), session.remembers)
-            if newer is not None and handed is not None and handed.more and session.running and session.newer is None:
-                session.newer = newer()
+            if newer is not None and handed is not None and handed.more and (session.running or session.newer):
+                session.newer = newer()  # also than one whose commit was heard of first, and whose turn this is
         finally:
             if handed is None:
                 session.give_back()

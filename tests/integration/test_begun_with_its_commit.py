@@ -159,6 +159,36 @@ async def test_a_mailbox_whose_first_row_holds_for_more_parts_is_left_alone(tmp_
         assert await at_once(spine) == [False, False]
 
 
+async def test_one_that_was_kept_just_before_is_answered_with_it(tmp_path: Path) -> None:
+    """It is the older one whose turn is begun then, and the newer one interrupts that, whoever hears of its commit first."""
+
+    def say(request: ModelRequest) -> Say:
+        alone = request.history[-1].message.text == "older"
+        return Say(text="yes", hold_before=trio.Event() if alone else None)
+
+    platforms = Gated(accounts())
+    async with receiving(tmp_path, ScriptedDoor(say), platforms=platforms) as (spine, inbox):
+        await inbox.deliver(message(0), cursors=moved_by(0))
+        await quiet(spine)
+        for number in range(1, 7):  # those who wait for a commit go on from it in any order
+            older, newer = message(number, text="older"), message(number + 100, text="newer")
+            platforms.inside.clear()
+            platforms.go_on.clear()
+            platforms.armed = True
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(spine.store.database.write, lambda _: platforms.get("tg"))  # both wait behind it
+                await platforms.held()
+                other = message(number, "8", sender=BEN)  # with it, the older one is not alone
+                nursery.start_soon(partial(inbox.deliver, older, other, cursors=moved_by(number)))
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                nursery.start_soon(partial(inbox.deliver, newer, cursors=moved_by(number + 100)))
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                platforms.go_on.set()
+            await quiet(spine)
+            found = await spine.rows("SELECT event_id, state FROM inbox WHERE chat = '7' ORDER BY id DESC LIMIT 2")
+            assert found == [(newer.key, "answered"), (older.key, "merged")]
+
+
 @pytest.mark.parametrize("how", ["another needs its room", "it is let go"])
 async def test_what_holds_for_more_parts_is_answered_after_its_wait_whoever_is_let_go(tmp_path: Path, how: str) -> None:
     """Not by the sweep: that comes much later."""
