@@ -34,12 +34,14 @@ class LiveSession:
         stops: events that were stopped while their turn was being begun, and by what.
         newer: the last message that interrupts and came while no turn ran.
         held_s: for how long its first row waits for more parts of itself.
+        follows: the mailbox in which what waited here is now, and which is to be woken.
         running: it has a task.
     """
 
     __slots__ = (
         "agent",
         "evicting",
+        "follows",
         "handed",
         "held_s",
         "idle",
@@ -74,6 +76,7 @@ class LiveSession:
         self.running = False
         self.stops: dict[str, str] = {}
         self.newer: str | None = None
+        self.follows: str | None = None
         self.lot = trio.lowlevel.ParkingLot()
 
     @property
@@ -206,6 +209,14 @@ class LiveSet:
             elif len(self._waiting) < MAX_WAITING:  # a sweep finds the others
                 self._waiting[key] = None
 
+    def renamed(self, former: str, key: str) -> None:
+        """What waited in a mailbox is in another: wake that, as soon as no turn runs for the former one."""
+        session = self._live.get(former)
+        if session is None or (session.idle and not session.reserved and not session.woken):
+            self.wake(key)
+        else:
+            session.follows = key
+
     def nudge_all(self) -> None:
         """Let every live session look at what changed around it."""
         for session in self._live.values():
@@ -250,6 +261,7 @@ class LiveSet:
     def becomes_idle(self, session: LiveSession) -> None:
         """A session waits from now on: note what it holds, and let others go if that is too much."""
         session.idle = True
+        self._followed(session)
         self.ended.unpark_all()
         del self._live[session.key]
         self._live[session.key] = session
@@ -276,12 +288,18 @@ class LiveSet:
         session.agent = None
         self.evicted += session.evicting
         self.ended.unpark_all()
+        self._followed(session)
         if session.woken or session.held_s:  # what waits for more parts of itself is nobody else's to wake for
             self.wake(session.key)
         while self._waiting and self.open and self._make_room():
             key = next(iter(self._waiting))
             del self._waiting[key]
             self.wake(key)
+
+    def _followed(self, session: LiveSession) -> None:
+        follows, session.follows = session.follows, None
+        if follows is not None:
+            self.wake(follows)
 
     def _run(self, session: LiveSession) -> None:
         session.running = True

@@ -101,6 +101,8 @@ class Reception:
         self.counts.update(done.counts)
         if (sessions := self._sessions()) is not None:
             sessions.delivered(done.rows, begun=begun is not None)
+            for former, key in done.renamed:
+                sessions.renamed(former, key)
         for address in done.addresses:
             self._wake_lane(address)
         if done.commands:

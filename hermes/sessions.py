@@ -164,6 +164,10 @@ class Sessions:
                 self._interrupt_for(intake)
                 self._live.wake(intake.session_key)
 
+    def renamed(self, former: str, key: str) -> None:
+        """What waited in a mailbox is in another from now on; it is looked for when a turn that runs for the former one is over."""
+        self._live.renamed(former, key)
+
     def left(self, event_id: str) -> None:
         """Nobody waits any more for the attended event of a platform: end its turn, or its row before it begins."""
         turn = next((each for each in self._live.turns() if each.claim.rows[-1].event_id == event_id), None)

@@ -26,6 +26,7 @@ from hermes.store import addresses, context, cursors, inbox, outbox, pairing, se
 from hermes.store.rows import SessionRow
 
 KEPT_FOR_MAIL_S = 86_400.0
+RENAMED = 100  # mailboxes of one chat that are woken because it moved; a sweep finds the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class Delivered:
         addresses: where something is to be sent.
         counts: what became of how many events.
         session: the conversation of the last row, as it is now, if it is at hand.
+        renamed: mailboxes in which something waits, as they were called and as they are, because a chat moved.
     """
 
     rows: list[Intake] = field(default_factory=list)
@@ -75,6 +77,7 @@ class Delivered:
     addresses: list[Address] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     session: SessionRow | None = None
+    renamed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def deliver(
@@ -97,7 +100,7 @@ def deliver(
 def _keep(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Delivered, now: float) -> str:
     if event.kind == "moved":
         done.addresses += addresses.move(con, place.account, event.address.chat, event.text, now)
-        _rename(con, place.account, event.address.chat, event.text)
+        done.renamed += _rename(con, place.account, event.address.chat, event.text)
         done.session = None
         return "moved"
     chat = event.address.chat
@@ -211,8 +214,11 @@ def _tied(event: InboundEvent) -> bool:
     return event.chat_kind != "dm" or (event.reply is not None and event.reply.token is not None)
 
 
-def _rename(con: sqlite3.Connection, account: str, chat: str, to: str) -> None:
-    """Let the open conversations of a chat go on under its new id, with what is accepted for them, in a turn or not."""
+def _rename(con: sqlite3.Connection, account: str, chat: str, to: str) -> list[tuple[str, str]]:
+    """Let the open conversations of a chat go on under its new id, with what is accepted for them, in a turn or not.
+
+    Returns: the mailboxes in which something waits, as (former key, key), as many as are to be woken for it.
+    """
     old, new = (f"{escaped(account)}:group:{escaped(each)}" for each in (chat, to))
     for table, condition in (("sessions", "ended_at IS NULL"), ("inbox", inbox.OPEN)):
         column = "key" if table == "sessions" else "session_key"
@@ -221,6 +227,12 @@ def _rename(con: sqlite3.Connection, account: str, chat: str, to: str) -> None:
             f" WHERE {condition} AND ({column} = ? OR substr({column}, 1, ?) = ?)",
             (new, len(old) + 1, old, len(old) + 1, old + ":"),
         )
+    waiting = con.execute(
+        f"SELECT DISTINCT session_key FROM inbox WHERE {inbox.WAITING} AND (session_key = ? OR substr(session_key, 1, ?) = ?)"
+        " LIMIT ?",
+        (new, len(new) + 1, new + ":", RENAMED),
+    ).fetchall()
+    return [(old + key[len(new) :], key) for (key,) in waiting]
 
 
 def _pair(con: sqlite3.Connection, place: Place, event: InboundEvent, done: Delivered, now: float) -> str:

@@ -205,6 +205,30 @@ async def test_what_holds_for_more_parts_is_answered_after_its_wait_whoever_is_l
         assert set(await states(spine)) == {"answered"}
 
 
+@pytest.mark.parametrize("turning", [True, False], ids=["behind a turn", "held for more parts"])
+async def test_what_waits_in_a_chat_that_moves_is_answered_without_the_sweep(tmp_path: Path, turning: bool) -> None:
+    """After the turn that runs: it is one conversation."""
+    gate = trio.Event()
+    door = ScriptedDoor([Say(text="yes", hold_before=gate)] if turning else [])
+    settings, group = (
+        SessionsConfig(busy="queue", sweep_s=3600, merge_window_s=0.3),
+        {"chat_kind": "group", "to_us": True},
+    )
+    async with receiving(tmp_path, door, sessions=settings) as (spine, inbox):
+        await swept(spine)
+        if turning:
+            await inbox.deliver(message(1, "-5", **group), cursors=moved_by(1))
+            await door.asking.wait()
+        await inbox.deliver(message(2, "-5", album=None if turning else "a", **group), cursors=moved_by(2))
+        await inbox.deliver(message(3, "-5", chat_kind="group", kind="moved", text="-6"), cursors=moved_by(3))
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert len(door.requests) == turning
+        gate.set()
+        await quiet(spine)
+        assert set(await states(spine)) == {"answered"}
+        assert {key for (key,) in await spine.rows("SELECT session_key FROM inbox")} == {"tg:group:-6:user 7"}
+
+
 async def test_a_command_that_waits_comes_first(tmp_path: Path) -> None:
     async with receiving(tmp_path) as (spine, inbox):
         await inbox.deliver(message(1, text="/title words"), cursors=moved_by(1))
