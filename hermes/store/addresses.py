@@ -153,16 +153,14 @@ def move(con: sqlite3.Connection, account: str, chat: str, to: str, now: float) 
 
 
 def followed(con: sqlite3.Connection, address: Address) -> tuple[Address, ...]:
-    """Where parts wait that are looked for here, because their chat moved on before they were committed; nothing if none do.
-
-    Who has them shown may know only the address that was asked from.
-    """
-    found = con.execute(
-        f"SELECT moved_to FROM addresses a WHERE {_AT} AND moved_to IS NOT NULL AND EXISTS (SELECT 1 FROM outbox o"
-        f" WHERE o.account = a.account AND o.chat = a.moved_to AND o.thread = a.thread AND o.{OPEN} AND o.state != 'live')",
-        at(address),
-    ).fetchall()
-    return tuple(Address(account=address.account, chat=to, thread=address.thread) for (to,) in found)
+    """Where an address is now, if its chat moved: who has parts shown may know only the one that was asked from."""
+    there = address
+    for _ in range(MAX_MOVES):
+        found = con.execute(f"SELECT moved_to FROM addresses WHERE {_AT}", at(there)).fetchone()
+        if found is None or found[0] is None:
+            break
+        there = Address(account=there.account, chat=found[0], thread=there.thread)
+    return () if there == address else (there,)
 
 
 def listed_as(con: sqlite3.Connection, account: str, chat: str, lists: Collection[str]) -> str:

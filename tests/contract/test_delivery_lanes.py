@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,22 @@ async def test_a_gone_address_is_remembered_until_something_comes_from_there(tmp
         await place.store.database.write(lambda con: addresses.address_is_back(con, A))
         await place.post("4")
         await place.until("rejected", "rejected", "rejected", "sent")
+
+
+async def test_what_was_asked_where_a_chat_was_is_answered_where_it_is_without_a_sweep(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    """A turn is begun before its chat moves: its end goes to the new chat, and wakes the lane of the former one."""
+    async with open_delivering(tmp_path, clock, sweep_s=3600) as place:
+        await trio.sleep(1)  # the first sweep is over
+        for chat, to in (("a", "b"), ("b", "c")):
+            now = place.store.clock()
+            await place.store.database.write(partial(addresses.move, account="one", chat=chat, to=to, now=now))
+        await place.store.outbox.add(A, say("1"), reply=None, source="test")
+        place.delivery.wake(A)
+        await place.until("sent")
+        assert place.platform.texts("c") == ["1"]
+        assert trio.current_time() < 60
 
 
 async def test_a_chat_that_moved_is_followed_by_what_waits_and_what_comes(tmp_path: Path, clock: MockClock) -> None:
