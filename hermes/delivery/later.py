@@ -99,4 +99,4 @@ class Beside(Generic[T]):
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         if self._when is not None and not self._later.forget(self._number):
             # Shielded and bounded inside.
-            await self._close(kind is not None)
+            await self._close(kind is not None)  # noqa: ASYNC102  # shielded and bounded inside
